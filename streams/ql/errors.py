@@ -1,0 +1,53 @@
+"""What is wrong with a text, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding. `line` and `column` count from 1; `hint` says what would be accepted, or the nearest name."""
+
+    message: str
+    line: int
+    column: int
+    severity: Literal["error", "warning"] = "error"
+    hint: str = ""
+    source_line: str = ""
+
+    def __str__(self) -> str:
+        """Message, place, the line with a caret, and the hint."""
+        text = f"line {self.line}, column {self.column}: {self.message}"
+        if self.source_line:
+            text += f"\n  {self.source_line}\n  {' ' * (self.column - 1)}^"
+        if self.hint:
+            text += f"\n  {self.hint}"
+        return text
+
+
+class QueryError(ValueError):
+    """A text that is refused. `diagnostics` has all errors found, in the order of the text, at least one."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(str(each) for each in self.diagnostics))
+
+
+def locate(source: str, at: int) -> tuple[int, int, str]:
+    """Gives line and column (from 1) and the line's text of an offset in `source`."""
+    before = source[:at]
+    line = before.count("\n") + 1
+    start = before.rfind("\n") + 1
+    end = source.find("\n", at)
+    return line, at - start + 1, source[start : end if end >= 0 else len(source)]
+
+
+def diagnostic(
+    source: str, at: int, message: str, *, hint: str = "", severity: Literal["error", "warning"] = "error"
+) -> Diagnostic:
+    """Makes a diagnostic for the place `at` in `source`."""
+    line, column, text = locate(source, at)
+    return Diagnostic(message, line, column, severity, hint, text)

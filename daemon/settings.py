@@ -1,0 +1,269 @@
+"""The settings: defaults, then a TOML file, then the environment, then flags, each outweighing the one before.
+
+A setting `name` in section `part` is `[part] name = …` in the file and `COHORTD_PART_NAME` in the environment (lists
+and numbers as JSON). Each field says what it does and in which unit; `daemon/README.md` lists them all, and a test
+holds that list to this module. Durations end in `_s` or `_days`, sizes in `_bytes`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "COHORTD_"
+
+#: Names in the environment that are no settings: the file's place, and where the command line finds a daemon.
+NOT_SETTINGS = frozenset({"COHORTD_CONFIG", "COHORTD_URL", "COHORTD_TOKEN"})
+
+
+class SettingsError(ValueError):
+    """Settings that are refused; the message has a line for each, with its name and what would be accepted."""
+
+
+def setting(default: object, description: str, unit: str = "", **constraints: Any) -> Any:
+    """Declares a setting: its default, what it does, the unit it is given in, and pydantic's constraints."""
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **constraints)
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8420 or [::1]:8420")
+    return text
+
+
+def _network(text: str) -> str:
+    ipaddress.ip_network(text, strict=False)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class Section(BaseModel):
+    """A section of the settings: read-only, and a name that it does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Server(Section):
+    """Where the daemon listens, and how long it waits for whom."""
+
+    listen: Address = setting(
+        "127.0.0.1:8420", "address of the TCP listener; port 0 takes a free one", "HOST:PORT"
+    )
+    unix_socket: Path | None = setting(None, "path of a unix socket to listen on too, for a reverse proxy")
+    unix_socket_mode: int = setting(0o660, "file mode of that socket", ge=0, le=0o777)
+    tls_certificate: Path | None = setting(
+        None, "PEM file of the certificate and its chain; makes the TCP listener TLS"
+    )
+    tls_key: Path | None = setting(None, "PEM file of the certificate's private key")
+    trusted_proxies: tuple[Network, ...] = setting(
+        (),
+        "networks whose X-Forwarded-For and X-Forwarded-Proto are believed; the unix socket's peer always is",
+    )
+    body_timeout_s: float = setting(
+        60.0, "longest silence within a request's body before it is given up", "s", gt=0
+    )
+    keep_alive_s: float = setting(75.0, "how long an idle connection is kept", "s", gt=0)
+    stop_s: float = setting(
+        8.0, "time for requests under way when stopping; then they are cut", "s", gt=0, le=9
+    )
+    metrics_public: bool = setting(False, "serve /metrics without a token")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given together or not at all")
+        return self
+
+
+class Collect(Section):
+    """What collection accepts."""
+
+    event_bytes: int = setting(32 * 1024, "largest event in real time", "bytes", gt=0)
+    bulk_event_bytes: int = setting(256 * 1024, "largest event of a bulk upload", "bytes", gt=0)
+    request_bytes: int = setting(10 * 1024 * 1024, "largest JSON request, unpacked", "bytes", gt=0)
+    upload_bytes: int = setting(1_000_000_000, "largest bulk upload, unpacked", "bytes", gt=0)
+    dedup_days: float = setting(7.0, "how long an event id is remembered", "days", gt=0)
+
+
+class Ingest(Section):
+    """How events become profiles."""
+
+
+class Identity(Section):
+    """Limits of the identity graph."""
+
+    keys: int = setting(50, "identity keys that one profile may have", "keys", ge=1)
+    value_bytes: int = setting(256, "longest identity value", "bytes", ge=1)
+
+
+class Bus(Section):
+    """How triggers reach their subscriptions."""
+
+
+class Jobs(Section):
+    """How jobs run and recover."""
+
+
+class Retention(Section):
+    """How long what is kept is kept."""
+
+
+class Store(Section):
+    """The database files."""
+
+    cache_kib: int = setting(16384, "page cache of each connection", "KiB", ge=256)
+
+
+class Log(Section):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "least level that is written")
+    form: Literal["auto", "json", "text"] = setting(
+        "auto", "json: an object a line; text: for people; auto: text on a terminal, else json"
+    )
+
+
+def _default_data_dir() -> Path:
+    # systemd gives a list where a unit has several state directories; ours is the first.
+    return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "var")
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load`; read-only."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="directory of the databases, the lock and the control socket; default $STATE_DIRECTORY, else ./var",
+        json_schema_extra={"unit": ""},
+    )
+    server: Server = Server()
+    collect: Collect = Collect()
+    ingest: Ingest = Ingest()
+    identity: Identity = Identity()
+    bus: Bus = Bus()
+    jobs: Jobs = Jobs()
+    retention: Retention = Retention()
+    store: Store = Store()
+    log: Log = Log()
+
+
+def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Gives the settings of the file `config`, the environment and `flags` (nested, as in the file).
+
+    Without `config`: `$COHORTD_CONFIG`, else `cohortd.toml` in systemd's `$CONFIGURATION_DIRECTORY` where it exists.
+    Raises SettingsError for a file that cannot be read and for every value that is refused.
+    """
+    content = _read(config)
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            **_: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
+
+    try:
+        return Sourced(**(flags or {}))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_refusals(error))) from error
+    except ValueError as error:  # a list or number in the environment that is no JSON
+        raise SettingsError(str(error)) from error
+
+
+def describe(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Yields (name, default, unit, description) of every setting, in the order of declaration."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from describe(annotation, f"{prefix}{name}.")
+            continue
+        extra = field.json_schema_extra
+        unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+        default = "" if field.default_factory else _shown(field.default)
+        yield f"{prefix}{name}", default, unit, field.description or ""
+
+
+def masked(settings: BaseModel) -> dict[str, Any]:
+    """Gives the settings as JSON-able values, secrets as asterisks."""
+    shown: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            shown[name] = masked(value)
+        elif isinstance(value, SecretStr):
+            shown[name] = "********"
+        else:
+            shown[name] = str(value) if isinstance(value, Path) else value
+    return shown
+
+
+def unknown_environment() -> list[str]:
+    """Gives the names in the environment that look like settings of ours and are none."""
+    sections = tuple(
+        f"{PREFIX}{name.upper()}_"
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    )
+    known = NOT_SETTINGS | {PREFIX + "DATA_DIR"}
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in known and not name.startswith(sections)
+    )
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    path = config
+    if path is None and (named := os.environ.get("COHORTD_CONFIG")):
+        path = Path(named)
+    if path is None:
+        directory = os.environ.get("CONFIGURATION_DIRECTORY", "").split(":")[0]
+        path = Path(directory) / "cohortd.toml"
+        if not directory or not path.exists():
+            return {}
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file: {error}") from error
+
+
+def _refusals(error: ValidationError) -> Iterator[str]:
+    for each in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in each["loc"]) or "settings"
+        message = "there is no such setting" if each["type"] == "extra_forbidden" else each["msg"]
+        yield f"{name}: {message.removeprefix('Value error, ')}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)) if isinstance(value, tuple) else str(value)

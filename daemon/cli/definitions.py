@@ -1,0 +1,411 @@
+"""`cohortd query`, `audience`, `rule`, `stream`, `schema`, `profile`, `subscription`, `job`, `explain`: a running daemon's
+definitions, and what came of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+import orjson
+
+from daemon.cli.client import segment
+from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
+
+Where = dict[str, Any]
+
+
+def _where(options: Where) -> tuple[Path | None, str | None, str | None]:
+    return options["data_dir"], options["url"], options["token"]
+
+
+def _text(file: TextIO) -> str:
+    return file.read()
+
+
+@click.command("list")
+@remote
+def query_list(as_json: bool, **where: Any) -> None:
+    """Lists the queries (LQL)."""
+    rows = client_of(**where).call("GET", "/api/query")
+    for row in rows:
+        row["fields_count"] = len(row.get("fields") or ())
+    show_rows(rows, ("alias", "from", "into", "fields_count", "version", "updated"), as_json=as_json, title="queries")
+
+
+@click.command("show")
+@click.argument("alias")
+@remote
+def query_show(alias: str, as_json: bool, **where: Any) -> None:
+    """Shows a query."""
+    show_facts(client_of(**where).call("GET", f"/api/query/{segment(alias)}"), as_json=as_json)
+
+
+@click.command("put")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@remote
+def query_put(file: TextIO, as_json: bool, **where: Any) -> None:
+    """Makes or replaces the queries in FILE (`-`: standard input); applies to events from now on."""
+    made = client_of(**where).call("POST", "/api/query", text=_text(file))
+    for row in made if isinstance(made, list) else [made]:
+        show_facts(row, as_json=as_json)
+
+
+@click.command("validate")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@remote
+def query_validate(file: TextIO, as_json: bool, **where: Any) -> None:
+    """Checks LQL and changes nothing; exit status 1 when it would be refused."""
+    _verdict(client_of(**where).call("POST", "/api/query/_validate", text=_text(file)), as_json=as_json)
+
+
+@click.command("delete")
+@click.argument("alias")
+@remote
+def query_delete(alias: str, as_json: bool, **where: Any) -> None:
+    """Deletes a query; what it has mapped stays."""
+    client_of(**where).call("DELETE", f"/api/query/{segment(alias)}")
+    _done(f"query {alias} deleted", as_json=as_json)
+
+
+@click.command("list")
+@remote
+def audience_list(as_json: bool, **where: Any) -> None:
+    """Lists the audiences with their sizes."""
+    rows = client_of(**where).pages("/api/segment")
+    show_rows(rows, ("slug", "name", "size", "state", "version", "updated"), as_json=as_json, title="audiences")
+
+
+@click.command("show")
+@click.argument("slug")
+@remote
+def audience_show(slug: str, as_json: bool, **where: Any) -> None:
+    """Shows an audience."""
+    show_facts(client_of(**where).call("GET", f"/api/segment/{segment(slug)}"), as_json=as_json)
+
+
+@click.command("put")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@remote
+def audience_put(file: TextIO, as_json: bool, **where: Any) -> None:
+    """Makes or replaces the audience in FILE (`-`: standard input)."""
+    show_facts(client_of(**where).call("POST", "/api/segment", text=_text(file)), as_json=as_json)
+
+
+@click.command("validate")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@remote
+def audience_validate(file: TextIO, as_json: bool, **where: Any) -> None:
+    """Checks FilterQL and changes nothing; exit status 1 when it would be refused."""
+    _verdict(client_of(**where).call("POST", "/api/segment/validate", text=_text(file)), as_json=as_json)
+
+
+@click.command("size")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@remote
+def audience_size(file: TextIO, as_json: bool, **where: Any) -> None:
+    """Counts who a filter would match now; nothing is saved."""
+    show_facts(client_of(**where).call("POST", "/api/segment/size", text=_text(file)), as_json=as_json)
+
+
+@click.command("scan")
+@click.argument("slug")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Members to show at most.")
+@remote
+def audience_scan(slug: str, limit: int, as_json: bool, **where: Any) -> None:
+    """Shows members of an audience, a JSON object a line."""
+    rows = client_of(**where).pages(
+        f"/api/segment/{segment(slug)}/scan", limit=limit, params={"limit": min(limit, 1000)}
+    )
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        click.echo(orjson.dumps(row).decode())
+
+
+@click.command("delete")
+@click.argument("slug")
+@remote
+def audience_delete(slug: str, as_json: bool, **where: Any) -> None:
+    """Deletes an audience; refused while an audience or a job depends on it."""
+    client_of(**where).call("DELETE", f"/api/segment/{segment(slug)}")
+    _done(f"audience {slug} deleted", as_json=as_json)
+
+
+@click.command("list")
+@remote
+def rule_list(as_json: bool, **where: Any) -> None:
+    """Lists the routing rules in the order in which they are tried."""
+    rows = client_of(**where).call("GET", "/v2/stream/rule")
+    columns = ("id", "name", "priority", "input", "output", "expression", "active")
+    show_rows(rows, columns, as_json=as_json, title="routing rules")
+
+
+@click.command("put")
+@click.option("--id", "rule_id", type=int, help="Replace this rule.")
+@click.option("--name", required=True)
+@click.option("--input", "source", required=True, help="Stream that the rule reads.")
+@click.option("--output", required=True, help="Stream that matching events go to.")
+@click.option("--expression", default="true", show_default=True, help="LQL condition.")
+@click.option("--priority", type=int, default=0, show_default=True, help="Higher is tried first.")
+@click.option("--active/--inactive", default=True)
+@remote
+def rule_put(
+    rule_id: int | None,
+    name: str,
+    source: str,
+    output: str,
+    expression: str,
+    priority: int,
+    active: bool,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Makes a routing rule, or replaces one."""
+    body = {
+        "name": name, "input": source, "output": output, "expression": expression, "priority": priority, "active": active,
+    }  # fmt: skip
+    path = "/v2/stream/rule" if rule_id is None else f"/v2/stream/rule/{rule_id}"
+    show_facts(client_of(**where).call("POST" if rule_id is None else "PUT", path, json=body), as_json=as_json)
+
+
+@click.command("delete")
+@click.argument("rule_id", type=int)
+@remote
+def rule_delete(rule_id: int, as_json: bool, **where: Any) -> None:
+    """Deletes a routing rule."""
+    client_of(**where).call("DELETE", f"/v2/stream/rule/{rule_id}")
+    _done(f"rule {rule_id} deleted", as_json=as_json)
+
+
+@click.command("list")
+@remote
+def stream_list(as_json: bool, **where: Any) -> None:
+    """Lists the streams that events came in on."""
+    rows = client_of(**where).call("GET", "/v2/stream")
+    columns = ("name", "events", "duplicates", "rejects", "first_at", "last_at")
+    show_rows(rows, columns, as_json=as_json, title="streams")
+
+
+@click.command("show")
+@click.argument("name")
+@remote
+def stream_show(name: str, as_json: bool, **where: Any) -> None:
+    """Shows a stream and the fields seen on it."""
+    client = client_of(**where)
+    stream = client.call("GET", f"/v2/stream/{segment(name)}")
+    fields = client.call("GET", f"/v2/stream/{segment(name)}/fields")
+    if as_json:
+        show_json({**stream, "fields": fields})
+        return
+    show_facts({key: value for key, value in stream.items() if key != "fields"}, as_json=False)
+    click.echo()
+    show_rows(fields, tuple(fields[0]) if fields else (), as_json=False, title="fields seen")
+
+
+@click.command("events")
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@remote
+def stream_events(name: str, limit: int, as_json: bool, **where: Any) -> None:
+    """Shows the latest events of a stream, a JSON object a line."""
+    rows = client_of(**where).call("GET", f"/v2/stream/{segment(name)}/events", params={"limit": limit})
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        click.echo(orjson.dumps(row).decode())
+
+
+@click.command("rejects")
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@remote
+def stream_rejects(name: str, limit: int, as_json: bool, **where: Any) -> None:
+    """Shows what was refused on a stream, and why."""
+    rows = client_of(**where).call("GET", f"/v2/stream/{segment(name)}/rejects", params={"limit": limit})
+    show_rows(rows, tuple(rows[0]) if rows else (), as_json=as_json, title=f"rejects on {name}")
+
+
+@click.command("schema")
+@click.argument("table", default="user")
+@remote
+def schema(table: str, as_json: bool, **where: Any) -> None:
+    """Shows the fields of profiles: kinds, merge operators, identities with ranks."""
+    found = client_of(**where).call("GET", f"/v2/schema/{segment(table)}")
+    columns = ("name", "kind", "merge_op", "is_identifier", "rank", "capacity", "keep_days", "queries")
+    show_rows(found["fields"], columns, as_json=as_json, title="fields")
+
+
+@click.command("show")
+@click.argument("field")
+@click.argument("value")
+@click.option("--explain", is_flag=True, help="Show keys, fragments and how they were joined.")
+@click.option("--segments", is_flag=True, help="Show the audiences that the person is in.")
+@remote
+def profile_show(field: str, value: str, explain: bool, segments: bool, as_json: bool, **where: Any) -> None:
+    """Shows the profile that FIELD (an identity) = VALUE names."""
+    params = {"segments": "true" if segments else None, "explain": "true" if explain else None}
+    path = f"/api/entity/user/{segment(field)}/{segment(value)}"
+    reply = client_of(**where).exchange("GET", path, params=params)
+    shown = {**reply["data"], **({"explain": reply["explain"]} if explain else {})}
+    show_facts(shown, as_json=as_json)
+
+
+@click.command("erase")
+@click.argument("field")
+@click.argument("value")
+@click.confirmation_option("--yes", prompt="Erase this person's profile, identities and memberships?")
+@remote
+def profile_erase(field: str, value: str, as_json: bool, **where: Any) -> None:
+    """Erases the profile that FIELD = VALUE names; its audiences' destinations get exits."""
+    client_of(**where).call("DELETE", f"/api/entity/user/{segment(field)}/{segment(value)}")
+    _done(f"profile of {field} = {value} erased", as_json=as_json)
+
+
+@click.command("explain")
+@click.argument("slug")
+@click.argument("field")
+@click.argument("value")
+@remote
+def explain(slug: str, field: str, value: str, as_json: bool, **where: Any) -> None:
+    """Says why the person FIELD = VALUE is, or is not, in the audience SLUG."""
+    path = f"/v2/entity/user/{segment(field)}/{segment(value)}/explain/{segment(slug)}"
+    found = client_of(**where).call("GET", path)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(f"{'in' if found['member'] else 'not in'} {slug}; evaluates to {_truth(found)} now")
+    for node in found["conditions"]:
+        values = ", ".join(f"{name} = {orjson.dumps(each).decode()}" for name, each in node["values"].items())
+        click.echo(f"{'  ' * (node['depth'] + 1)}{_truth(node):14}{node['text']}{f'   [{values}]' if values else ''}")
+    click.echo(f"next change by time alone: {found['next_flip'] or 'none'}")
+
+
+@click.command("list")
+@remote
+def subscription_list(as_json: bool, **where: Any) -> None:
+    """Lists the subscriptions with their lag."""
+    rows = client_of(**where).call("GET", "/v2/subscription")
+    show_rows(rows, tuple(key for key in (rows[0] if rows else ())), as_json=as_json, title="subscriptions")
+
+
+@click.command("show")
+@click.argument("subscription")
+@remote
+def subscription_show(subscription: str, as_json: bool, **where: Any) -> None:
+    """Shows a subscription: cursor, lag in triggers and seconds."""
+    show_facts(client_of(**where).call("GET", f"/v2/subscription/{segment(subscription)}"), as_json=as_json)
+
+
+@click.command("list")
+@remote
+def job_list(as_json: bool, **where: Any) -> None:
+    """Lists the jobs."""
+    rows = client_of(**where).pages("/v2/job")
+    columns = ("id", "job_type", "label", "state", "reason", "sleep_until", "updated")
+    show_rows(rows, columns, as_json=as_json, title="jobs")
+
+
+@click.command("show")
+@click.argument("job")
+@remote
+def job_show(job: str, as_json: bool, **where: Any) -> None:
+    """Shows a job."""
+    show_facts(client_of(**where).call("GET", f"/v2/job/{segment(job)}"), as_json=as_json)
+
+
+@click.command("create")
+@click.argument("job_type")
+@click.option("--label", required=True)
+@click.option("--description", default="")
+@click.option(
+    "--config", type=click.File("r", encoding="utf-8"), required=True, help="JSON or YAML file, `-`: standard input."
+)
+@remote
+def job_create(job_type: str, label: str, description: str, config: TextIO, as_json: bool, **where: Any) -> None:
+    """Creates a job of JOB_TYPE; `cohortd job types` lists them."""
+    import yaml
+
+    body = {"label": label, "description": description, "config": yaml.safe_load(config)}
+    show_facts(client_of(**where).call("POST", f"/v2/job/{segment(job_type)}", json=body), as_json=as_json)
+
+
+@click.command("types")
+@remote
+def job_types(as_json: bool, **where: Any) -> None:
+    """Lists the providers and the job types that they offer."""
+    rows = [
+        {"provider": provider["slug"], "job_type": each["slug"], "label": each.get("label", "")}
+        for provider in client_of(**where).call("GET", "/v2/provider")
+        for each in provider.get("job_types") or provider.get("jobs") or ()
+    ]
+    show_rows(rows, ("job_type", "provider", "label"), as_json=as_json, title="job types")
+
+
+def _job_command(name: str, doc: str) -> click.Command:
+    @click.command(name, help=doc)
+    @click.argument("job")
+    @remote
+    def command(job: str, as_json: bool, **where: Any) -> None:
+        show_facts(client_of(**where).call("POST", f"/v2/job/{segment(job)}/{name}"), as_json=as_json)
+
+    return command
+
+
+job_pause = _job_command("pause", "Pauses a job; its subscription keeps its place.")
+job_resume = _job_command("resume", "Resumes a paused or failed job where it was.")
+job_complete = _job_command("complete", "Ends a job for good.")
+
+
+@click.command("delete")
+@click.argument("job")
+@remote
+def job_delete(job: str, as_json: bool, **where: Any) -> None:
+    """Deletes a job and its subscription."""
+    client_of(**where).call("DELETE", f"/v2/job/{segment(job)}")
+    _done(f"job {job} deleted", as_json=as_json)
+
+
+GROUPS: dict[str, tuple[str, tuple[click.Command, ...]]] = {
+    "query": (
+        "Queries (LQL): how events become profiles.",
+        (query_list, query_show, query_put, query_validate, query_delete),
+    ),
+    "audience": (
+        "Audiences (FilterQL): who is in what.",
+        (audience_list, audience_show, audience_put, audience_validate, audience_size, audience_scan, audience_delete),
+    ),
+    "rule": ("Routing rules: which stream an event goes to.", (rule_list, rule_put, rule_delete)),
+    "stream": ("Streams: what arrives.", (stream_list, stream_show, stream_events, stream_rejects)),
+    "profile": ("Profiles: what is known of a person.", (profile_show, profile_erase)),
+    "subscription": ("Subscriptions: how far each destination is.", (subscription_list, subscription_show)),
+    "job": (
+        "Jobs: what is sent where.",
+        (job_list, job_show, job_types, job_create, job_pause, job_resume, job_complete, job_delete),
+    ),
+}
+
+
+def _verdict(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+    else:
+        for each in found["diagnostics"]:
+            click.echo(f"{each['severity']}: {each['text']}")
+        click.echo("valid" if found["valid"] else "refused")
+    if not found["valid"]:
+        raise SystemExit(1)
+
+
+def _done(words: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"message": words})
+    else:
+        click.echo(words)
+
+
+def _truth(found: Any) -> str:
+    return ("true" if found["match"] else "false") if found["ok"] else "not evaluable"

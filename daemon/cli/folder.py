@@ -1,0 +1,225 @@
+"""A folder of definitions: what it says, and how that differs from what a daemon has.
+
+`queries/*.lql`, `audiences/*.fql`, `jobs/*.yaml`. Comparing is pure; `cohortd plan` prints the difference, and
+`cohortd apply` makes it so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from streams.ql.errors import QueryError
+from streams.ql.parser import parse_filter, parse_queries
+from streams.ql.printer import print_filter, print_query
+
+Action = Literal["create", "change", "keep", "delete", "blocked"]
+
+JOB_KEYS = frozenset({"job_type", "label", "description", "config", "auth_id", "schedule", "quiet", "expires_at"})
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class FolderError(Exception):
+    """A folder that cannot be used; one line a finding, each with its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One definition of the folder. `text` is as written; `canonical` is what comparison goes by."""
+
+    kind: Literal["query", "audience", "job"]
+    name: str
+    text: str
+    canonical: str
+    file: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a plan. `id` is the daemon's id of what is there; `why` explains a blocked step."""
+
+    action: Action
+    kind: Literal["query", "audience", "job"]
+    name: str
+    before: str = ""
+    wanted: Wanted | None = None
+    id: str = ""
+    why: str = ""
+
+
+def read(folder: Path, environment: Mapping[str, str] | None = None) -> list[Wanted]:
+    """Gives the definitions of a folder: queries, audiences in the order in which they include each other, jobs.
+
+    Raises FolderError with every finding. `${NAME}` in a job's values stands for a variable of the environment.
+    """
+    variables = os.environ if environment is None else environment
+    known = {"queries": ".lql", "audiences": ".fql", "jobs": ".yaml"}
+    findings: list[str] = []
+    if not any((folder / name).is_dir() for name in known):
+        raise FolderError(f"{folder} has none of the folders {', '.join(known)}; nothing to plan")
+    wanted: list[Wanted] = []
+    for name, suffix in known.items():
+        for path in sorted((folder / name).glob("*")):
+            if path.name.startswith(".") or path.name.lower().startswith("readme"):
+                continue
+            if path.suffix != suffix and not (suffix == ".yaml" and path.suffix == ".yml"):
+                findings.append(f"{path}: not a *{suffix} file")
+                continue
+            try:
+                wanted += _READERS[name](path, path.read_text(encoding="utf-8"), variables)
+            except (QueryError, FolderError, UnicodeDecodeError, yaml.YAMLError) as error:
+                findings.append(f"{path}: {error}")
+    seen: dict[tuple[str, str], Wanted] = {}
+    for each in wanted:
+        other = seen.setdefault((each.kind, each.name), each)
+        if other is not each:
+            findings.append(f"{each.file}: {each.kind} {each.name!r} is also in {other.file}")
+    if findings:
+        raise FolderError("\n".join(findings))
+    return _in_order(wanted)
+
+
+def _queries(path: Path, text: str, _: Mapping[str, str]) -> list[Wanted]:
+    queries = parse_queries(text)
+    return [
+        Wanted("query", query.alias, text if len(queries) == 1 else print_query(query), print_query(query), str(path))
+        for query in queries
+    ]
+
+
+def _audiences(path: Path, text: str, _: Mapping[str, str]) -> list[Wanted]:
+    statement = parse_filter(text)
+    if not statement.alias:
+        raise FolderError("the filter has no ALIAS; an audience is known by it")
+    needs = tuple(sorted(_includes(statement.where)))
+    return [Wanted("audience", statement.alias, text, print_filter(statement), str(path), needs=needs)]
+
+
+def _jobs(path: Path, text: str, variables: Mapping[str, str]) -> list[Wanted]:
+    body = yaml.safe_load(text)
+    if not isinstance(body, dict) or not isinstance(body.get("job_type"), str):
+        raise FolderError("a job is a mapping with job_type, label, config")
+    unknown = sorted(set(body) - JOB_KEYS)
+    if unknown:
+        raise FolderError(f"unknown key {unknown[0]!r}; a job has {', '.join(sorted(JOB_KEYS))}")
+    body = _filled(body, variables)
+    body.setdefault("label", path.stem)
+    return [Wanted("job", body["label"], text, "", str(path), body)]
+
+
+_READERS: dict[str, Callable[[Path, str, Mapping[str, str]], list[Wanted]]] = {
+    "queries": _queries, "audiences": _audiences, "jobs": _jobs,
+}  # fmt: skip
+
+
+def _includes(node: Any) -> set[str]:
+    from dataclasses import fields, is_dataclass
+
+    from streams.ql.nodes import Include
+
+    if isinstance(node, Include):
+        return {node.name.lower()}
+    if isinstance(node, tuple):
+        return set().union(*(_includes(each) for each in node)) if node else set()
+    if is_dataclass(node):
+        return set().union(*(_includes(getattr(node, part.name)) for part in fields(node)))
+    return set()
+
+
+def _filled(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(each, variables) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, variables) for each in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in variables:
+            raise FolderError(f"the environment variable {name} is not set")
+    return _VARIABLE.sub(lambda found: variables[found[1]], value)
+
+
+def _in_order(wanted: Sequence[Wanted]) -> list[Wanted]:
+    audiences = {each.name.lower(): each for each in wanted if each.kind == "audience"}
+    ordered: dict[str, Wanted] = {}
+
+    def visit(each: Wanted, above: frozenset[str]) -> None:
+        if each.name in ordered or each.name.lower() in above:  # a circle is for the daemon to refuse
+            return
+        for name in each.needs:
+            if name in audiences:
+                visit(audiences[name], above | {each.name.lower()})
+        ordered[each.name] = each
+
+    for each in audiences.values():
+        visit(each, frozenset())
+    return [
+        *(each for each in wanted if each.kind == "query"),
+        *ordered.values(),
+        *(each for each in wanted if each.kind == "job"),
+    ]
+
+
+def compare(
+    wanted: Sequence[Wanted],
+    queries: Sequence[Mapping[str, Any]],
+    audiences: Sequence[Mapping[str, Any]],
+    jobs: Sequence[Mapping[str, Any]],
+    *,
+    prune: bool,
+) -> list[Step]:
+    """Gives the steps from what a daemon has to what the folder says; with `prune` what is only there is deleted."""
+    steps: list[Step] = []
+    have = {("query", each["alias"].lower()): each["text"] for each in queries}
+    have |= {("audience", each["slug"].lower()): each["segment_ql"] for each in audiences}
+    for each in wanted:
+        if each.kind == "job":
+            steps.append(_job_step(each, jobs))
+            continue
+        text = have.pop((each.kind, each.name.lower()), None)
+        if text is None:
+            steps.append(Step("create", each.kind, each.name, wanted=each))
+        else:
+            same = _canonical(each.kind, text) == each.canonical
+            steps.append(Step("keep" if same else "change", each.kind, each.name, text, each))
+    labels = {each.name for each in wanted if each.kind == "job"}
+    if prune:
+        gone = [each for each in jobs if each["label"] not in labels and each["state"] not in ("completed", "failed")]
+        steps += [Step("delete", "job", each["label"], id=each["id"]) for each in gone]
+        for (kind, name), text in reversed(have.items()):
+            steps.append(Step("delete", "query" if kind == "query" else "audience", name, text))
+    return steps
+
+
+def _canonical(kind: str, text: str) -> str:
+    if kind == "query":
+        return "; ".join(print_query(each) for each in parse_queries(text))
+    return print_filter(parse_filter(text))
+
+
+def _job_step(wanted: Wanted, jobs: Sequence[Mapping[str, Any]]) -> Step:
+    body = wanted.body
+    same = [each for each in jobs if each["label"] == wanted.name and each["state"] != "completed"]
+    if not same:
+        return Step("create", "job", wanted.name, wanted=wanted)
+    if len(same) > 1:
+        return Step("blocked", "job", wanted.name, wanted=wanted, why=f"{len(same)} jobs have this label")
+    job = same[0]
+    if job["job_type"] != body["job_type"]:
+        why = f"it is a {job['job_type']} job; a job's type cannot change: give the new one another label"
+        return Step("blocked", "job", wanted.name, wanted=wanted, id=job["id"], why=why)
+    changed = [key for key, value in (body.get("config") or {}).items() if job["config"].get(key) != value]
+    if changed:
+        why = f"config.{changed[0]} differs; a job's configuration cannot change: give the new job another label"
+        return Step("blocked", "job", wanted.name, wanted=wanted, id=job["id"], why=why)
+    if (body.get("description") or "") != job["description"]:
+        return Step("change", "job", wanted.name, job["description"], wanted, job["id"])
+    return Step("keep", "job", wanted.name, wanted=wanted, id=job["id"])

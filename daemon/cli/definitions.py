@@ -1,5 +1,6 @@
-"""`cohortd query`, `audience`, `rule`, `stream`, `schema`, `profile`, `subscription`, `job`, `explain`: a running daemon's
-definitions, and what came of them.
+"""Commands on what a running daemon has defined, and on what came of it.
+
+`cohortd query`, `audience`, `rule`, `stream`, `schema`, `profile`, `subscription`, `job`, `explain`.
 """
 
 from __future__ import annotations
@@ -165,8 +166,13 @@ def rule_put(
 ) -> None:
     """Makes a routing rule, or replaces one."""
     body = {
-        "name": name, "input": source, "output": output, "expression": expression, "priority": priority, "active": active,
-    }  # fmt: skip
+        "name": name,
+        "input": source,
+        "output": output,
+        "expression": expression,
+        "priority": priority,
+        "active": active,
+    }
     path = "/v2/stream/rule" if rule_id is None else f"/v2/stream/rule/{rule_id}"
     show_facts(client_of(**where).call("POST" if rule_id is None else "PUT", path, json=body), as_json=as_json)
 

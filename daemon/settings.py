@@ -57,11 +57,9 @@ class Section(BaseModel):
 class Server(Section):
     """Where the daemon listens, and how long it waits for whom."""
 
-    listen: Address = setting(
-        "127.0.0.1:8420", "address of the TCP listener; port 0 takes a free one", "HOST:PORT"
-    )
+    listen: Address = setting("127.0.0.1:8420", "address of the TCP listener; port 0 takes a free one", "HOST:PORT")
     unix_socket: Path | None = setting(None, "path of a unix socket to listen on too, for a reverse proxy")
-    unix_socket_mode: int = setting(0o660, "file mode of that socket", ge=0, le=0o777)
+    unix_socket_mode: str = setting("660", "file mode of that socket", "octal", pattern="^[0-7]{3}$")
     tls_certificate: Path | None = setting(
         None, "PEM file of the certificate and its chain; makes the TCP listener TLS"
     )
@@ -70,13 +68,9 @@ class Server(Section):
         (),
         "networks whose X-Forwarded-For and X-Forwarded-Proto are believed; the unix socket's peer always is",
     )
-    body_timeout_s: float = setting(
-        60.0, "longest silence within a request's body before it is given up", "s", gt=0
-    )
+    body_timeout_s: float = setting(60.0, "longest silence within a request's body before it is given up", "s", gt=0)
     keep_alive_s: float = setting(75.0, "how long an idle connection is kept", "s", gt=0)
-    stop_s: float = setting(
-        8.0, "time for requests under way when stopping; then they are cut", "s", gt=0, le=9
-    )
+    stop_s: float = setting(8.0, "time for requests under way when stopping; then they are cut", "s", gt=0, le=9)
     metrics_public: bool = setting(False, "serve /metrics without a token")
 
     @model_validator(mode="after")
@@ -183,8 +177,10 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
             env_settings: PydanticBaseSettingsSource,
-            **_: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
             return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
 
     try:
@@ -231,9 +227,7 @@ def unknown_environment() -> list[str]:
     )
     known = NOT_SETTINGS | {PREFIX + "DATA_DIR"}
     return sorted(
-        name
-        for name in os.environ
-        if name.startswith(PREFIX) and name not in known and not name.startswith(sections)
+        name for name in os.environ if name.startswith(PREFIX) and name not in known and not name.startswith(sections)
     )
 
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import aiosqlite
+import anyio
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -26,38 +28,33 @@ Work = Callable[[sqlite3.Connection], T]
 #: How much work one transaction may take at most, in queued functions.
 GROUP_LIMIT = 256
 
+#: How long another process (`cohortd token create`) may hold the file before a write fails, in seconds.
+BUSY_S = 30.0
+
+
+def prepare_connection(db: sqlite3.Connection, *, cache_kib: int = 2048, query_only: bool = False) -> None:
+    """Sets a connection to one of our files up: WAL, each commit on disk before it is answered."""
+    db.execute("PRAGMA journal_mode = WAL").fetchall()
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute(f"PRAGMA cache_size = -{cache_kib:d}")
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.execute("PRAGMA journal_size_limit = 67108864").fetchall()
+    if query_only:
+        db.execute("PRAGMA query_only = ON")
+
 
 class _Connection(aiosqlite.Connection):
     """An aiosqlite connection that also runs a whole function in its thread."""
 
     async def run(self, work: Work[T]) -> T:
-        result: T = await self._execute(work, self._conn)
+        result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # as aiosqlite has it
         return result
 
-
-async def _open(path: Path, *, cache_kib: int, query_only: bool) -> _Connection:
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, isolation_level=None, cached_statements=512, timeout=30)
-
-    connection = _Connection(connect, iter_chunk_size=1000)
-    await connection
-
-    def prepare(db: sqlite3.Connection) -> None:
-        db.execute("PRAGMA journal_mode = WAL").fetchall()
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute(f"PRAGMA cache_size = -{cache_kib:d}")
-        db.execute("PRAGMA temp_store = MEMORY")
-        db.execute("PRAGMA journal_size_limit = 67108864").fetchall()
-        if query_only:
-            db.execute("PRAGMA query_only = ON")
-
-    try:
-        await connection.run(prepare)
-    except BaseException:
-        await asyncio.shield(connection.close())
-        raise
-    return connection
+    def interrupt_now(self) -> None:
+        """Makes the statement that runs now fail, if one does."""
+        if self._connection is not None:
+            self._connection.interrupt()
 
 
 class _Item(Generic[T]):
@@ -73,13 +70,16 @@ class Database:
 
     `write(work)` runs `work` in a transaction, possibly together with other work that waits at that moment: it
     returns after the commit is on disk (WAL, synchronous=FULL), or raises what `work` raised, with nothing of it
-    kept and the others untouched. `read(work)` runs on a reader, in a deferred transaction: what it reads is of one
-    moment. Cancelling either only stops waiting; a write already begun is finished.
+    kept and the others untouched. Where SQLite itself undoes the transaction (disk full, I/O error), all of the group
+    get that error and nothing of any of them is kept.
+
+    `read(work)` runs on a reader, in a deferred transaction: what it reads is of one moment. Cancelling either only
+    stops waiting; a write that has begun is finished, one that has not is dropped.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._queue: list[_Item[Any]] = []
+        self._queue: deque[_Item[Any]] = deque()
         self._wake = asyncio.Event()
         self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
         self._closing = False
@@ -91,33 +91,37 @@ class Database:
     ) -> AsyncIterator[Database]:
         """Opens the file (created when absent), runs `prepare` (migrations) on the writer, and serves until left.
 
-        On leaving, queued writes are finished first.
+        On leaving, queued writes are finished first, and reads still under way are broken off.
         """
         self = cls(path)
         connections: list[_Connection] = []
         task: asyncio.Task[None] | None = None
         try:
-            writer = await _open(path, cache_kib=cache_kib, query_only=False)
-            connections.append(writer)
+            writer = await _open(path, connections, cache_kib=cache_kib, query_only=False)
             if prepare is not None:
                 await writer.run(prepare)
             for _ in range(readers):
-                reader = await _open(path, cache_kib=cache_kib, query_only=True)
-                connections.append(reader)
+                reader = await _open(path, connections, cache_kib=cache_kib, query_only=True)
                 self._idle_readers.put_nowait(reader)
+            # Not in the caller's task group: the writer must outlive everything that may still write, however the
+            # caller's scope ends, and it is awaited below on every path.
             task = asyncio.create_task(self._serve(writer), name=f"writer of {path.name}")
             yield self
         finally:
             self._closing = True
             self._wake.set()
-            await asyncio.shield(self._close(task, connections))
+            await _undisturbed(self._close(task, connections))
 
     async def _close(self, task: asyncio.Task[None] | None, connections: list[_Connection]) -> None:
-        if task is not None:
-            with suppress(asyncio.CancelledError):
-                await task
-        for connection in reversed(connections):
-            await connection.close()
+        try:
+            if task is not None:
+                await asyncio.wait([task])
+                task.result()
+        finally:
+            # Readers first: the last connection to close checkpoints the WAL, and only the writer may do that.
+            for connection in reversed(connections):
+                connection.interrupt_now()
+                await connection.close()
 
     async def write(self, work: Work[T]) -> T:
         """Runs `work` in a transaction and returns its result once that is durable."""
@@ -137,60 +141,131 @@ class Database:
             try:
                 return work(db)
             finally:
-                db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
-        # The reader goes back only when the thread is done with it, also when the caller was cancelled.
+        def finished(run: asyncio.Task[T]) -> None:
+            # The reader goes back only when its thread is done with it, also when the caller was cancelled; the
+            # error that then nobody waits for is taken, or asyncio would complain about it.
+            self._idle_readers.put_nowait(reader)
+            if not run.cancelled():
+                run.exception()
+
+        if self._closing:
+            self._idle_readers.put_nowait(reader)
+            raise sqlite3.ProgrammingError(f"{self.path.name} is closed")
         running = asyncio.ensure_future(reader.run(snapshot))
-        running.add_done_callback(lambda _: self._idle_readers.put_nowait(reader))
+        running.add_done_callback(finished)
         return await asyncio.shield(running)
 
     async def _serve(self, writer: _Connection) -> None:
         while True:
-            if not self._queue:
+            group = self._take()
+            if not group:
                 if self._closing:
                     return
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            group, self._queue = self._queue[:GROUP_LIMIT], self._queue[GROUP_LIMIT:]
-            group = [item for item in group if not item.future.cancelled()]
-            if not group:
-                continue
             try:
                 outcomes = await writer.run(lambda db, group=group: _transaction(db, group))  # type: ignore[misc]
+            except asyncio.CancelledError as stopped:
+                # Only the end of the event loop cancels this task. What becomes of the group is not known here.
+                _settle(group, [(None, stopped)] * len(group))
+                raise
             except BaseException as error:  # noqa: BLE001  (each waiting caller gets it)
                 outcomes = [(None, error)] * len(group)
-            for item, (result, failure) in zip(group, outcomes, strict=True):
-                if item.future.done():
-                    continue
-                if failure is None:
-                    item.future.set_result(result)
-                else:
-                    item.future.set_exception(failure)
+            _settle(group, outcomes)
+
+    def _take(self) -> list[_Item[Any]]:
+        group: list[_Item[Any]] = []
+        while self._queue and len(group) < GROUP_LIMIT:
+            item = self._queue.popleft()
+            if not item.future.done():
+                group.append(item)
+        return group
+
+
+async def _open(path: Path, opened: list[_Connection], *, cache_kib: int, query_only: bool) -> _Connection:
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, cached_statements=512, timeout=BUSY_S)
+
+    connection = _Connection(connect, iter_chunk_size=1000)
+    await connection
+    opened.append(connection)  # before the next await, so that the caller closes it whatever happens
+    await connection.run(lambda db: prepare_connection(db, cache_kib=cache_kib, query_only=query_only))
+    return connection
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits `work` to its end through any cancellation, anyio's and asyncio's, and then lets that go on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as request:
+                cancelled = request
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _settle(group: list[_Item[Any]], outcomes: list[tuple[Any, BaseException | None]]) -> None:
+    for item, (result, failure) in zip(group, outcomes, strict=True):
+        if item.future.done():
+            continue
+        match failure:
+            case None:
+                item.future.set_result(result)
+            case asyncio.CancelledError():
+                item.future.cancel()
+            case StopIteration():  # which no future can carry
+                item.future.set_exception(RuntimeError("work raised StopIteration"))
+            case _:
+                item.future.set_exception(failure)
 
 
 def _transaction(db: sqlite3.Connection, group: list[_Item[Any]]) -> list[tuple[Any, BaseException | None]]:
     """Runs a group in one transaction; work that raises is undone alone, when the commit fails all is."""
     outcomes: list[tuple[Any, BaseException | None]] = []
     try:
+        if db.in_transaction:  # left open by a ROLLBACK that failed
+            db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
-        alone = len(group) == 1
-        for item in group:
-            if alone:
-                outcomes.append((item.work(db), None))
-                continue
-            db.execute("SAVEPOINT work")
-            try:
-                result = item.work(db)
-            except BaseException as error:  # noqa: BLE001  (handed to the caller of this piece of work)
-                db.execute("ROLLBACK TO work")
-                outcomes.append((None, error))
-            else:
-                outcomes.append((result, None))
-            db.execute("RELEASE work")
+        if len(group) == 1:
+            outcomes.append((group[0].work(db), None))
+            _still_open(db)
+        else:
+            outcomes += [_savepoint(db, item.work) for item in group]
         db.execute("COMMIT")
     except BaseException as error:  # noqa: BLE001  (the transaction must not stay open, whatever happened)
         if db.in_transaction:
             db.execute("ROLLBACK")
         return [(None, error)] * len(group)
     return outcomes
+
+
+def _savepoint(db: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseException | None]:
+    db.execute("SAVEPOINT work")
+    try:
+        result = work(db)
+    except BaseException as error:
+        # On a full disk and on I/O errors SQLite may have undone the whole transaction, savepoints and all: then the
+        # cause goes to everybody in it.
+        if not db.in_transaction:
+            raise
+        db.execute("ROLLBACK TO work")
+        db.execute("RELEASE work")
+        return None, error
+    _still_open(db)
+    db.execute("RELEASE work")
+    return result, None
+
+
+def _still_open(db: sqlite3.Connection) -> None:
+    if not db.in_transaction:
+        raise sqlite3.OperationalError(
+            "the transaction was ended within its work: SQLite undid it (disk full, I/O error) and the work went on"
+        )

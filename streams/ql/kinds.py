@@ -1,7 +1,8 @@
 """The kinds of fields (FACTS 2.2), by the names that queries and schemas use.
 
-A kind says how a JSON value becomes a value of the language, how a field merges by default, and what the compiler may
-take for granted. The names are text in schemas and on the wire; `Kind` is a `StrEnum`, so both compare equal.
+A kind says how a JSON value becomes a value of the language, how a field merges by default, and what the
+compiler may take for granted. The names are text in schemas and on the wire; `Kind` is a `StrEnum`, so both
+compare equal.
 """
 
 from __future__ import annotations

@@ -21,20 +21,101 @@ class Entry(NamedTuple):
 
 #: Words that hold other words.
 GROUPS: dict[str, str] = {
+    "query": "Queries (LQL): how events become profiles.",
+    "subscription": "Subscriptions: how far each destination is.",
+    "stream": "Streams: what arrives.",
+    "rule": "Routing rules: which stream an event goes to.",
+    "profile": "Profiles: what is known of a person.",
+    "job": "Jobs: what is sent where.",
+    "audience": "Audiences (FilterQL): who is in what.",
     "config": "Show the settings.",
     "expr": "Try expressions.",
     "filter": "Try filters.",
-    "query": "LQL queries.",
     "token": "Make, list and revoke tokens.",
 }
 
 COMMANDS: dict[str, Entry] = {
+    "apply": Entry("daemon.cli.applying:apply", "Makes the daemon's definitions those of a folder."),
+    "audience delete": Entry(
+        "daemon.cli.definitions:audience_delete",
+        "Deletes an audience; refused while an audience or a job depends on it.",
+    ),
+    "audience list": Entry("daemon.cli.definitions:audience_list", "Lists the audiences with their sizes."),
+    "audience put": Entry(
+        "daemon.cli.definitions:audience_put", "Makes or replaces the audience in FILE (`-`: standard input)."
+    ),
+    "audience scan": Entry(
+        "daemon.cli.definitions:audience_scan", "Shows members of an audience, a JSON object a line."
+    ),
+    "audience show": Entry("daemon.cli.definitions:audience_show", "Shows an audience."),
+    "audience size": Entry(
+        "daemon.cli.definitions:audience_size", "Counts who a filter would match now; nothing is saved."
+    ),
+    "audience validate": Entry(
+        "daemon.cli.definitions:audience_validate",
+        "Checks FilterQL and changes nothing; exit status 1 when it would be refused.",
+    ),
+    "backup": Entry(
+        "daemon.cli.backup:backup", "Copies the databases into a new folder, also beside a running daemon."
+    ),
     "config show": Entry("daemon.cli.config:show", "Show the settings that hold, secrets masked."),
     "doctor": Entry("daemon.cli.doctor:doctor", "Check the installation and its data directory."),
+    "explain": Entry(
+        "daemon.cli.definitions:explain", "Says why the person FIELD = VALUE is, or is not, in the audience SLUG."
+    ),
     "expr test": Entry("daemon.cli.testing:expr_test", "Evaluate expressions given as NDJSON."),
     "filter test": Entry("daemon.cli.testing:filter_test", "Evaluate filters given as NDJSON."),
+    "import": Entry("daemon.cli.importing:import_file", "Imports a CSV or NDJSON file, repeatably."),
+    "job complete": Entry("daemon.cli.definitions:job_complete", "Ends a job for good."),
+    "job create": Entry(
+        "daemon.cli.definitions:job_create", "Creates a job of JOB_TYPE; `cohortd job types` lists them."
+    ),
+    "job delete": Entry("daemon.cli.definitions:job_delete", "Deletes a job and its subscription."),
+    "job list": Entry("daemon.cli.definitions:job_list", "Lists the jobs."),
+    "job pause": Entry("daemon.cli.definitions:job_pause", "Pauses a job; its subscription keeps its place."),
+    "job resume": Entry("daemon.cli.definitions:job_resume", "Resumes a paused or failed job where it was."),
+    "job show": Entry("daemon.cli.definitions:job_show", "Shows a job."),
+    "job types": Entry("daemon.cli.definitions:job_types", "Lists the providers and the job types that they offer."),
+    "plan": Entry("daemon.cli.applying:plan", "Shows what `apply` would change."),
+    "profile erase": Entry(
+        "daemon.cli.definitions:profile_erase",
+        "Erases the profile that FIELD = VALUE names; its audiences' destinations get exits.",
+    ),
+    "profile show": Entry(
+        "daemon.cli.definitions:profile_show", "Shows the profile that FIELD (an identity) = VALUE names."
+    ),
+    "query delete": Entry("daemon.cli.definitions:query_delete", "Deletes a query; what it has mapped stays."),
+    "query list": Entry("daemon.cli.definitions:query_list", "Lists the queries (LQL)."),
+    "query put": Entry(
+        "daemon.cli.definitions:query_put",
+        "Makes or replaces the queries in FILE (`-`: standard input); applies to events from now on.",
+    ),
+    "query show": Entry("daemon.cli.definitions:query_show", "Shows a query."),
     "query test": Entry("daemon.cli.testing:query_test", "Map events given as NDJSON."),
+    "query validate": Entry(
+        "daemon.cli.definitions:query_validate",
+        "Checks LQL and changes nothing; exit status 1 when it would be refused.",
+    ),
+    "restore": Entry("daemon.cli.backup:restore", "Puts a verified backup into a data directory."),
+    "rule delete": Entry("daemon.cli.definitions:rule_delete", "Deletes a routing rule."),
+    "rule list": Entry(
+        "daemon.cli.definitions:rule_list", "Lists the routing rules in the order in which they are tried."
+    ),
+    "rule put": Entry("daemon.cli.definitions:rule_put", "Makes a routing rule, or replaces one."),
     "run": Entry("daemon.cli.run:run", "Run the daemon."),
+    "schema": Entry(
+        "daemon.cli.definitions:schema", "Shows the fields of profiles: kinds, merge operators, identities with ranks."
+    ),
+    "stream events": Entry(
+        "daemon.cli.definitions:stream_events", "Shows the latest events of a stream, a JSON object a line."
+    ),
+    "stream list": Entry("daemon.cli.definitions:stream_list", "Lists the streams that events came in on."),
+    "stream rejects": Entry("daemon.cli.definitions:stream_rejects", "Shows what was refused on a stream, and why."),
+    "stream show": Entry("daemon.cli.definitions:stream_show", "Shows a stream and the fields seen on it."),
+    "subscription list": Entry("daemon.cli.definitions:subscription_list", "Lists the subscriptions with their lag."),
+    "subscription show": Entry(
+        "daemon.cli.definitions:subscription_show", "Shows a subscription: cursor, lag in triggers and seconds."
+    ),
     "token create": Entry("daemon.cli.token:create", "Make a token and print it on the last line."),
     "token list": Entry("daemon.cli.token:list_", "List the tokens."),
     "token revoke": Entry("daemon.cli.token:revoke", "Revoke a token."),

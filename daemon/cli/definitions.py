@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -13,12 +12,6 @@ import orjson
 
 from daemon.cli.client import segment
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
-
-Where = dict[str, Any]
-
-
-def _where(options: Where) -> tuple[Path | None, str | None, str | None]:
-    return options["data_dir"], options["url"], options["token"]
 
 
 def _text(file: TextIO) -> str:
@@ -373,26 +366,6 @@ def job_delete(job: str, as_json: bool, **where: Any) -> None:
     """Deletes a job and its subscription."""
     client_of(**where).call("DELETE", f"/v2/job/{segment(job)}")
     _done(f"job {job} deleted", as_json=as_json)
-
-
-GROUPS: dict[str, tuple[str, tuple[click.Command, ...]]] = {
-    "query": (
-        "Queries (LQL): how events become profiles.",
-        (query_list, query_show, query_put, query_validate, query_delete),
-    ),
-    "audience": (
-        "Audiences (FilterQL): who is in what.",
-        (audience_list, audience_show, audience_put, audience_validate, audience_size, audience_scan, audience_delete),
-    ),
-    "rule": ("Routing rules: which stream an event goes to.", (rule_list, rule_put, rule_delete)),
-    "stream": ("Streams: what arrives.", (stream_list, stream_show, stream_events, stream_rejects)),
-    "profile": ("Profiles: what is known of a person.", (profile_show, profile_erase)),
-    "subscription": ("Subscriptions: how far each destination is.", (subscription_list, subscription_show)),
-    "job": (
-        "Jobs: what is sent where.",
-        (job_list, job_show, job_types, job_create, job_pause, job_resume, job_complete, job_delete),
-    ),
-}
 
 
 def _verdict(found: Any, *, as_json: bool) -> None:

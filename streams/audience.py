@@ -1,0 +1,93 @@
+"""All audiences together: which of them a change can touch, who is a member, and when time alone would change that.
+
+Audiences are known by number. An event costs the audiences that read a field that it changed, not all there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from streams.merge import Value, microseconds, moment
+from streams.profile import META_NAMES, Profile, fields_read
+from streams.ql.compiler import CompiledFilter
+from streams.schema import Schema
+
+_SECOND: Final = timedelta(seconds=1)
+#: Different changes that are remembered; beyond, all are forgotten and found again.
+_REMEMBERED: Final = 4096
+
+
+class AudienceSet:
+    """The audiences of one moment, for the profiles of one schema. Immutable in effect."""
+
+    def __init__(self, audiences: Mapping[int, CompiledFilter], schema: Schema) -> None:
+        self.audiences = dict(audiences)
+        self._schema = schema
+        expiring = {slot.name for slot in schema.expiring}
+        read = {number: fields_read(schema, each.fields) for number, each in self.audiences.items()}
+        meta = {number for number, names in read.items() if not names.isdisjoint(META_NAMES)}
+        self.reads_meta: bool = bool(meta)
+        self._always = frozenset(meta)  # every event moves meta fields
+        self._masks = {number: schema.mask_of(names) for number, names in read.items()}
+        self._evaluate = {number: each.evaluate for number, each in self.audiences.items()}
+        self._boundary = {number: each.boundary for number, each in self.audiences.items() if each.time_dependent}
+        self._expiring = frozenset(number for number, names in read.items() if not names.isdisjoint(expiring))
+        self.timed: tuple[int, ...] = tuple(sorted(self._boundary.keys() | self._expiring))
+        """The audiences whose membership time alone can change."""
+        self._touched: dict[int, tuple[int, ...]] = {}
+
+    def touched(self, changed: int) -> tuple[int, ...]:
+        """Gives the audiences that an event can touch which changed these fields (bits), ascending."""
+        known = self._touched.get(changed)
+        if known is None:
+            if len(self._touched) >= _REMEMBERED:
+                self._touched.clear()
+            known = tuple(
+                number for number, mask in sorted(self._masks.items()) if mask & changed or number in self._always
+            )
+            self._touched[changed] = known
+        return known
+
+    def evaluate(self, numbers: Iterable[int], profile: Profile, now: datetime) -> list[bool]:
+        """Says for each of the audiences whether the profile is a member; what cannot be evaluated is none.
+
+        The caller has let expired elements go first (`Profile.expire`) where the schema has any.
+        """
+        if self.reads_meta:
+            profile.refresh_meta()
+        values = profile.values
+        evaluate = self._evaluate
+        result = []
+        for number in numbers:
+            match, ok = evaluate[number](values, now)
+            result.append(match and ok)
+        return result
+
+    def boundary(self, numbers: Iterable[int], profile: Profile, now: datetime) -> int | None:
+        """Gives the first moment (µs) after `now` at which time alone could change one of these memberships.
+
+        Audiences that time cannot change are skipped. After an event it is enough to ask for the touched ones and to
+        take the earlier of this and the profile's pending timer; when a timer fires, ask for `timed`.
+        """
+        first: datetime | None = None
+        values: Mapping[str, Value] = profile.values
+        boundary = self._boundary
+        expires = False
+        for number in numbers:
+            of = boundary.get(number)
+            if of is not None:
+                at = of(values, now)
+                if at is not None and (first is None or at < first):
+                    first = at
+            expires = expires or number in self._expiring
+        due = None if first is None else microseconds(first)
+        if expires:
+            expiry = profile.next_expiry(self._schema)
+            if expiry is not None:
+                at = moment(expiry)
+                whole = at.replace(microsecond=0)
+                expiry = microseconds(whole if whole == at else whole + _SECOND)
+                due = expiry if due is None else min(due, expiry)
+        return due

@@ -1,0 +1,141 @@
+"""Which profile an event belongs to, and which profiles it shows to be one person.
+
+The graph is kept as profiles that own keys. An event's keys are taken in order of rank; the first is its home. Keys
+that nobody owns are attached; profiles that other keys lead to are united with the first, the older one (of the smaller
+id) survives. What would give a profile two values of a single-valued identity, or too many keys, is refused key by
+key: the event stays with the higher-ranked keys, and the refused key's own contribution is dropped.
+
+The result depends on the order of events, on nothing else: the same order gives the same graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from streams.mapping import Key, Mapped, Refusal
+from streams.merge import Value
+from streams.profile import Profile
+from streams.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`keys`: what one profile can be known by; a guard against a client that gives everybody the same key."""
+
+    keys: int = 50
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Resolution(NamedTuple):
+    """Where an event goes. `Profile.apply` carries it out in memory; the identity rows are the caller's.
+
+    `keys` are the event's accepted keys, its home first; `attach` those of them that are new. `absorb` are the
+    profiles that end in `profile`: all their keys are then its keys. `values` are the contributions that are left.
+    """
+
+    profile: Profile
+    keys: tuple[Key, ...]
+    attach: tuple[Key, ...]
+    absorb: tuple[Profile, ...]
+    refused: tuple[Refusal, ...]
+    values: list[tuple[str, Value]]
+
+
+def resolve(
+    schema: Schema,
+    mapped: Mapped,
+    owner: Callable[[Key], Profile | None],
+    create: Callable[[], Profile],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Resolution:
+    """Finds the profile of an event. `owner` gives the profile that has a key, `create` a new one with the next id.
+
+    Changes nothing. The first key is never refused, so every event with a key has a profile.
+    """
+    keys, values, refused = mapped
+    profile = owner(keys[0])
+    if profile is not None:
+        for key in keys:
+            if owner(key) is not profile:
+                break
+        else:
+            return Resolution(profile, keys, (), (), refused, values)
+    elif len(keys) == 1:
+        return Resolution(create(), keys, keys, (), refused, values)
+    return _unite(schema, mapped, owner, create, limits)
+
+
+def _unite(
+    schema: Schema,
+    mapped: Mapped,
+    owner: Callable[[Key], Profile | None],
+    create: Callable[[], Profile],
+    limits: Limits,
+) -> Resolution:
+    """Goes through the keys by rank, and takes each that fits to what is united so far."""
+    singles = schema.singles
+    members: list[Profile] = []
+    accepted: list[Key] = []
+    attach: list[Key] = []
+    refused = list(mapped.refused)
+    held: dict[str, str] = {}  # the single values of what is united so far
+    count = 0
+    for key in mapped.keys:
+        name, text = key
+        other = owner(key)
+        if other is not None and any(other is member for member in members):
+            accepted.append(key)
+            continue
+        theirs = {name: text} if name in singles else {}
+        added = 1
+        if other is not None:
+            theirs = {each: texts[0] for each, texts in other.keys.items() if each in singles and texts}
+            added = other.key_count()
+        if any(held.get(each, value) != value for each, value in theirs.items()):
+            refused.append(Refusal(key, "conflict"))
+            continue
+        if accepted and count + added > limits.keys:
+            refused.append(Refusal(key, "limit"))
+            continue
+        held |= theirs
+        count += added
+        accepted.append(key)
+        if other is None:
+            attach.append(key)
+        else:
+            members.append(other)
+    profile = min(members, key=_age, default=None) or create()
+    return Resolution(
+        profile=profile,
+        keys=tuple(accepted),
+        attach=tuple(attach),
+        absorb=tuple(sorted((member for member in members if member is not profile), key=_age)),
+        refused=tuple(refused),
+        values=_without(mapped.values, refused),
+    )
+
+
+def _age(profile: Profile) -> int:
+    return profile.id
+
+
+def _without(values: list[tuple[str, Value]], refused: list[Refusal]) -> list[tuple[str, Value]]:
+    """Takes the texts of refused keys out of the contributions to identities of several values."""
+    if not refused:
+        return values
+    gone = {refusal.key for refusal in refused}
+    names = {name for name, _ in gone}
+    left: list[tuple[str, Value]] = []
+    for name, value in values:
+        if name in names and isinstance(value, list):
+            texts = [text for text in value if (name, text) not in gone]
+            if texts:
+                left.append((name, texts))
+        else:
+            left.append((name, value))
+    return left

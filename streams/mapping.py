@@ -1,0 +1,329 @@
+"""From an event to what it contributes to a profile: each query on its stream, compiled.
+
+A contribution is a field's name and a typed value. Columns named in BY give keys: normalised, guarded against values
+that identify nobody, ranked. An event without a usable key contributes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from streams.merge import MOMENTS, SETS, moment
+from streams.ql.coerce import text_of_date, to_bool, to_date, to_int, to_number, to_text
+from streams.ql.compiler import compile_query
+from streams.ql.kinds import Kind, element, is_map
+from streams.ql.missing import MISSING, Value, is_nil
+from streams.ql.nodes import Query
+from streams.schema import Schema
+
+#: An identity field and the normalised text of a value.
+Key: TypeAlias = tuple[str, str]
+#: From a value of the languages to one of a field's kind; MISSING where there is none to be had.
+Coerce: TypeAlias = Callable[[Value], Value]
+
+#: Longest text of a key, in bytes of UTF-8.
+KEY_BYTES: Final = 256
+_INT_LIMIT: Final = 1 << 63
+#: Values that clients send for want of an identity. Compared without case; zeros and dashes alone are as well none.
+NOBODY: Final = frozenset(
+    {"null", "nil", "none", "undefined", "nan", "n/a", "(null)", "<null>", "{}", "[]", "[object object]"}
+    | {"unknown", "anonymous", "guest", "distinct_id", "distinctid", "not_authenticated", "true", "false"}
+)
+
+
+class Refusal(NamedTuple):
+    """A key that was not taken, and why: `blocked`, `too_long`, `conflict`, `limit`."""
+
+    key: Key
+    reason: str
+
+
+class Mapped(NamedTuple):
+    """What one event says by one query.
+
+    `keys` are ordered by rank, the first is the event's home fragment. `values` are typed contributions; those to
+    identities of one value are not among them: attaching the key sets the field. `refused` are unusable keys.
+    """
+
+    keys: tuple[Key, ...]
+    values: list[tuple[str, Value]]
+    refused: tuple[Refusal, ...] = ()
+
+
+class _Plan(NamedTuple):
+    run: Callable[[Mapping[str, Any], datetime], list[tuple[int, Value]] | None]
+    columns: tuple[tuple[str, Coerce, int, bool], ...]  # name, to its kind, rank or -1, identity of one value
+
+
+class Mapper:
+    """Maps the events of all streams. Pure: the same event gives the same contributions."""
+
+    def __init__(self, schema: Schema, queries: Sequence[Query]) -> None:
+        plans: dict[str, list[_Plan]] = {}
+        for query in queries:
+            plans.setdefault(query.stream, []).append(_plan(schema, query))
+        self._plans = {stream: tuple(each) for stream, each in plans.items()}
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The streams that some query reads; events of all others change nothing."""
+        return frozenset(self._plans)
+
+    def map(
+        self, stream: str, body: dict[str, Any], event_us: int, event_id: str | None = None, received_us: int = 0
+    ) -> list[Mapped]:
+        """Gives what an event contributes by each query on its stream, in the order of the queries.
+
+        `body` is the event's JSON object, `event_us` its time. Empty when no query reads the stream, or when no
+        query finds a usable key in it.
+        """
+        del event_id, received_us  # fixed in the interface: mapping by them must stay possible
+        plans = self._plans.get(stream)
+        if plans is None:
+            return []
+        now = moment(event_us)
+        result: list[Mapped] = []
+        for run, columns in plans:
+            row = run(body, now)
+            if row is None:
+                continue
+            keys: list[tuple[int, Key]] = []
+            values: list[tuple[str, Value]] = []
+            refused: tuple[Refusal, ...] = ()
+            for index, raw in row:
+                name, coerce, rank, single = columns[index]
+                value = coerce(raw)
+                if value is MISSING:
+                    continue
+                if rank < 0:
+                    values.append((name, value))
+                elif single:
+                    reason = unusable(value)
+                    if reason is None:
+                        keys.append((rank, (name, value)))
+                    else:
+                        refused += (Refusal((name, value), reason),)
+                else:
+                    good = []
+                    for text in value:
+                        reason = unusable(text)
+                        if reason is None:
+                            good.append(text)
+                            keys.append((rank, (name, text)))
+                        else:
+                            refused += (Refusal((name, text), reason),)
+                    if good:
+                        values.append((name, good))
+            if not keys:
+                continue
+            if len(keys) > 1:
+                keys.sort(key=_rank_of)
+                result.append(Mapped(tuple(dict.fromkeys([key for _, key in keys])), values, refused))
+            else:
+                result.append(Mapped((keys[0][1],), values, refused))
+        return result
+
+
+def _rank_of(ranked: tuple[int, Key]) -> int:
+    return ranked[0]
+
+
+def unusable(text: str) -> str | None:
+    """Says why a text cannot be a key (`blocked`, `too_long`), or None when it can."""
+    if len(text) > KEY_BYTES or (len(text) * 4 > KEY_BYTES and len(text.encode()) > KEY_BYTES):
+        return "too_long"
+    if text.lower() in NOBODY or (text[0] in "0-." and not text.strip("0-. ")):
+        return "blocked"
+    return None
+
+
+def _plan(schema: Schema, query: Query) -> _Plan:
+    keys = set(query.by)
+    columns = []
+    for column in query.columns:
+        field = schema.fields[column.name]
+        keyed = column.name in keys
+        if field.merge_op == "count" and not keyed:
+            coerce = _one
+        elif keyed:
+            coerce = _SINGLE_KEYS[Kind(field.kind)] if field.single else _strings_key
+        else:
+            coerce = coercer(field.kind)
+        rank = field.rank if keyed and field.rank is not None else -1
+        columns.append((column.name, coerce, rank, keyed and field.single))
+    return _Plan(compile_query(query).run, tuple(columns))
+
+
+# --- to the kinds
+
+
+def coercer(kind: str) -> Coerce:
+    """Gives the function from any value of the languages to one of this kind.
+
+    It gives MISSING for what cannot be taken, and for nil values ("" and empty collections): they change no field.
+    """
+    if kind in SETS:
+        return _strings
+    if kind in MOMENTS:
+        return _moments
+    if kind == Kind.EMBEDDING:
+        return _embedding
+    if is_map(kind):
+        return _map_of(_SCALARS[element(kind) or Kind.DYNAMIC])
+    return _SCALARS[Kind(kind)]
+
+
+def _string(value: Value) -> Value:
+    if type(value) is not str:
+        value = to_text(value)
+    return value or MISSING
+
+
+def _int(value: Value) -> Value:
+    if type(value) is not int:
+        value = to_int(value)
+        if value is MISSING:
+            return MISSING
+    return value if -_INT_LIMIT < value < _INT_LIMIT else MISSING
+
+
+def _number(value: Value) -> Value:
+    if type(value) is not float:
+        try:
+            value = to_number(value)
+        except OverflowError:  # an integer beyond all floats
+            return MISSING
+        if value is MISSING:
+            return MISSING
+    return value if -math.inf < value < math.inf else MISSING
+
+
+def _date(value: Value) -> Value:
+    if type(value) is not datetime:
+        value = to_date(value)
+        if value is MISSING:
+            return MISSING
+    return value if value.year > 1 else MISSING
+
+
+def _one(value: Value) -> Value:
+    """What `count` adds for an event that had a value, or for `count(x)` itself."""
+    return MISSING if is_nil(value) else 1
+
+
+def _strings(value: Value) -> Value:
+    if type(value) is str:
+        return [value] if value else MISSING
+    if isinstance(value, list | dict):
+        texts = [text for text in map(to_text, value) if text]
+        return list(dict.fromkeys(texts)) or MISSING
+    text = to_text(value)
+    return [text] if text else MISSING
+
+
+def _moments(value: Value) -> Value:
+    elements = value if isinstance(value, list) else [value]
+    return [each for each in map(_date, elements) if each is not MISSING] or MISSING
+
+
+def _embedding(value: Value) -> Value:
+    if not isinstance(value, list):
+        return MISSING
+    numbers = [_number(each) for each in value]
+    return MISSING if MISSING in numbers else numbers or MISSING
+
+
+def _geolocation(value: Value) -> Value:
+    """Text "latitude,longitude" in degrees, of such text, of a pair, or of a map with lat and lon."""
+    if isinstance(value, str):
+        parts: list[Value] = value.split(",")
+    elif isinstance(value, dict):
+        found = {str(name).lower()[:3]: each for name, each in value.items()}
+        parts = [found.get("lat", MISSING), found.get("lon", found.get("lng", MISSING))]
+    else:
+        parts = value if isinstance(value, list) else []
+    if len(parts) != 2:
+        return MISSING
+    latitude, longitude = _number(parts[0]), _number(parts[1])
+    if latitude is MISSING or longitude is MISSING or not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return MISSING
+    return f"{latitude!r},{longitude!r}"
+
+
+def _dynamic(value: Value) -> Value:
+    if value is None or value is MISSING or value in ("", [], {}):
+        return MISSING
+    return _json(value)
+
+
+def _json(value: Value) -> Value:
+    """Gives a value in JSON shape: moments as text, integers beyond 64 bits as floats."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        return value if -_INT_LIMIT <= value < _INT_LIMIT else float(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return text_of_date(value)
+    if isinstance(value, dict):
+        return {str(name): _json(each) for name, each in value.items()}
+    return [_json(each) for each in value] if isinstance(value, list) else None
+
+
+def _map_of(coerce: Coerce) -> Coerce:
+    def to_map(value: Value) -> Value:
+        if type(value) is not dict:
+            return MISSING
+        result = {}
+        for name, each in value.items():
+            item = coerce(each)
+            if item is not MISSING:
+                result[name] = item
+        return result or MISSING
+
+    return to_map
+
+
+_SCALARS: Final[Mapping[Kind, Coerce]] = {
+    Kind.STRING: _string,
+    Kind.INT: _int,
+    Kind.NUMBER: _number,
+    Kind.BOOL: to_bool,
+    Kind.DATE: _date,
+    Kind.DYNAMIC: _dynamic,
+    Kind.GEOLOCATION: _geolocation,
+}
+
+
+def _string_key(value: Value) -> Value:
+    text = _string(value)
+    return MISSING if text is MISSING else text.strip() or MISSING
+
+
+def _strings_key(value: Value) -> Value:
+    texts = _strings(value)
+    if texts is MISSING:
+        return MISSING
+    return list(dict.fromkeys([text for each in texts if (text := each.strip())])) or MISSING
+
+
+def _int_key(value: Value) -> Value:
+    number = _int(value)
+    return MISSING if number is MISSING else str(number)
+
+
+def _number_key(value: Value) -> Value:
+    number = _number(value)
+    return MISSING if number is MISSING else to_text(number)
+
+
+_SINGLE_KEYS: Final[Mapping[Kind, Coerce]] = {
+    Kind.STRING: _string_key,
+    Kind.INT: _int_key,
+    Kind.NUMBER: _number_key,
+}

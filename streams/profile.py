@@ -1,0 +1,437 @@
+"""A profile: the merged fields of one person, the keys it is found by, and what it is made of.
+
+Its stored form is one JSON object, and what is held in memory has the same shape, so that storing and loading are a
+call of orjson each:
+
+| Key | Holds |
+|---|---|
+| `f` | the state of each field (`merge.py`), by its slot's key |
+| `k` | the keys: identity field to the list of its values, in the order of their coming |
+| `m` | `[created_us, modified_us, events, conflicts, [stream, …]]` |
+| `h` | the home fragment: the key of highest rank in the first event, `[field, value]` |
+| `p` | only once events came from several home fragments: `[[field, value, f, m], …]`, each fragment's own part |
+| `e` | only if there are any: the links `[field, value, field, value, lane, position]`, and the event that made each |
+
+Parts and links keep a stitch undoable. All times are microseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from streams.merge import KEYED_US, State, Value, moment
+from streams.ql.coerce import text_of_date
+from streams.schema import Schema
+
+if TYPE_CHECKING:
+    from streams.identity import Resolution
+    from streams.mapping import Key
+
+#: Where an event stands in the log: lane and position.
+Position: TypeAlias = tuple[str, int]
+#: A fragment's own states and meta.
+Part: TypeAlias = tuple[dict[str, State], list[Any]]
+
+CREATED: Final = 0
+MODIFIED: Final = 1
+EVENTS: Final = 2
+CONFLICTS: Final = 3
+STREAMS: Final = 4
+
+#: The fields that every profile has besides those of its schema.
+META_NAMES: Final = (
+    "_id",
+    "_created",
+    "_modified",
+    "_num_events",
+    "_num_streams",
+    "_streamnames",
+    "_num_aliases",
+    "_num_conflicts",
+)
+
+
+class Profile:
+    """One profile in memory. Belongs to the schema that it was loaded with; after a change of schema, load it again.
+
+    `values` is the typed view that filters read: always current, except for meta fields (`refresh_meta`) and for what
+    keep_days lets expire (`expire`). Treat it and all else as read-only outside of this module. `dropped` has the keys
+    that a capacity pushed out since the caller last emptied the list: they must lose their identity rows.
+    """
+
+    __slots__ = ("dropped", "edges", "fields", "home", "id", "keys", "last", "meta", "parts", "values")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002  (the name of the column)
+        *,
+        fields: dict[str, State],
+        keys: dict[str, list[str]],
+        meta: list[Any],
+        home: Key | None = None,
+        parts: dict[Key, Part] | None = None,
+        edges: list[list[Any]] | None = None,
+    ) -> None:
+        self.id = id
+        self.fields = fields
+        self.keys = keys
+        self.meta = meta
+        self.home = home
+        self.parts = parts
+        self.edges = edges
+        self.values: dict[str, Value] = {}
+        self.last: Position | None = None
+        self.dropped: list[Key] = []
+
+    def apply(
+        self,
+        schema: Schema,
+        resolution: Resolution,
+        *,
+        event_us: int,
+        event_id: str | None,
+        stream: str,
+        received_us: int,
+        position: Position,
+    ) -> int:
+        """Takes in what an event contributes: attaches keys, absorbs stitched profiles, merges values.
+
+        Returns the bits of the fields whose typed value changed (`Schema.names_of`). An event that comes by several
+        queries is counted once, as long as its calls follow one another.
+        """
+        mask = 0
+        if resolution.attach or resolution.absorb or resolution.refused:
+            mask = self._link(schema, resolution, position)
+        home = resolution.keys[0]
+        part: Part | None = None
+        if home != self.home:
+            if self.home is None:
+                self.home = home
+            else:
+                part = self._part(home, received_us)
+        elif self.parts is not None:
+            part = self._part(home, received_us)
+        meta = self.meta
+        if position != self.last:
+            self.last = position
+            meta[EVENTS] += 1
+            if received_us > meta[MODIFIED]:  # noqa: PLR1730  (each event comes here: three times as fast as max)
+                meta[MODIFIED] = received_us
+            if stream not in meta[STREAMS]:
+                meta[STREAMS].append(stream)
+            if part is not None:
+                _count(part[1], stream, received_us)
+        merges = schema.merges
+        states, view = self.fields, self.values
+        event_id = event_id or ""
+        for name, value in resolution.values:
+            mask |= merges[name](states, view, value, event_us, event_id)
+        if part is not None:
+            states, view = part[0], {}
+            for name, value in resolution.values:
+                merges[name](states, view, value, event_us, event_id)
+        if schema.limited:
+            self._limit_keys(schema)
+        return mask
+
+    def dump(self) -> str:
+        """Gives the JSON text of `profile.body`; `load` of it is this profile again."""
+        body: dict[str, Any] = {"f": self.fields, "k": self.keys, "m": self.meta, "h": self.home}
+        if self.parts is not None:
+            body["p"] = [[*home, *part] for home, part in self.parts.items()]
+        if self.edges is not None:
+            body["e"] = self.edges
+        try:
+            return orjson.dumps(body).decode()
+        except TypeError:  # text that is no UTF-8 (lone surrogates made by a function)
+            return orjson.dumps(_clean(body)).decode()
+
+    def expire(self, schema: Schema, now_us: int) -> int:
+        """Drops the elements that keep_days no longer keeps at `now_us`; returns the bits of changed fields."""
+        mask = 0
+        for slot in schema.expiring:
+            state = self.fields.get(slot.key)
+            if state is None or not slot.expire(state, now_us - slot.keep_us):
+                continue
+            mask |= slot.bit
+            if state:
+                self.values[slot.name] = slot.render(state)
+            else:
+                del self.fields[slot.key]
+                self.values.pop(slot.name, None)
+        return mask
+
+    def next_expiry(self, schema: Schema) -> int | None:
+        """Gives the first moment (µs) at which `expire` would drop something; None if never."""
+        due: int | None = None
+        for slot in schema.expiring:
+            state = self.fields.get(slot.key)
+            oldest = None if state is None else slot.oldest(state)
+            if oldest is not None and (due is None or oldest + slot.keep_us < due):
+                due = oldest + slot.keep_us + 1
+        return due
+
+    def refresh_meta(self) -> None:
+        """Writes the meta fields into `values`; for filters that read them."""
+        self.values.update(meta_values(self.id, self.meta, self.keys))
+
+    def all_keys(self) -> list[Key]:
+        """Gives every key that this profile is found by."""
+        return [(name, text) for name, texts in self.keys.items() for text in texts]
+
+    def key_count(self) -> int:
+        """Gives the number of keys."""
+        return sum(map(len, self.keys.values()))
+
+    # --- stitching
+
+    def _link(self, schema: Schema, resolution: Resolution, position: Position) -> int:
+        """Attaches the new keys and takes the absorbed profiles in; leaves a link for each key of the event."""
+        mask = 0
+        self.meta[CONFLICTS] += sum(refusal.reason == "conflict" for refusal in resolution.refused)
+        if not (resolution.attach or resolution.absorb):
+            return 0
+        for other in resolution.absorb:
+            mask |= self._absorb(schema, other)
+        for key in resolution.attach:
+            mask |= self._attach(schema, key)
+        home, *others = resolution.keys
+        if others:
+            if self.edges is None:
+                self.edges = []
+            known = {(*edge[:4],) for edge in self.edges}
+            self.edges += [[*home, *key, *position] for key in others if (*home, *key) not in known]
+        return mask
+
+    def _attach(self, schema: Schema, key: Key) -> int:
+        name, text = key
+        self.keys.setdefault(name, []).append(text)
+        if name not in schema.singles:
+            return 0  # its values are contributions
+        slot = schema.slots[name]
+        value = slot.from_text(text)
+        # No event time is later: what is attached stands, whatever columns outside of BY say.
+        self.fields[slot.key] = [value, KEYED_US]
+        if self.values.get(name) == value:
+            return 0
+        self.values[name] = value
+        return slot.bit
+
+    def _absorb(self, schema: Schema, other: Profile) -> int:
+        """Merges another profile into this one; the other is no more."""
+        parts = self._split_parts()
+        for home, part in other._split_parts().items():
+            mine = parts.get(home)
+            if mine is not None:
+                _merge_states(schema, mine[0], part[0])
+                _merge_meta(mine[1], part[1])
+            else:
+                parts[home] = part
+        for name, texts in other.keys.items():
+            mine_texts = self.keys.setdefault(name, [])
+            mine_texts += [text for text in texts if text not in mine_texts]
+        if other.edges:
+            self.edges = [*(self.edges or ()), *other.edges]
+        _merge_meta(self.meta, other.meta)
+        if other.last is not None and (self.last is None or other.last > self.last):
+            self.last = other.last
+        self.dropped += other.dropped
+        before = {
+            name: value.copy() if isinstance(value, dict | list) else value for name, value in self.values.items()
+        }
+        _merge_states(schema, self.fields, other.fields)
+        mask = 0
+        for key in other.fields:
+            slot = schema.by_key.get(key)
+            if slot is not None:
+                value = self.values[slot.name] = slot.render(self.fields[key])
+                if before.get(slot.name) != value:
+                    mask |= slot.bit
+        return mask
+
+    def _split_parts(self) -> dict[Key, Part]:
+        """Gives the parts; makes the first of them, a copy of what the home fragment gave, when there is none."""
+        if self.parts is None:
+            fields, meta = orjson.loads(orjson.dumps((self.fields, self.meta)))
+            keyed = [key for key, state in fields.items() if isinstance(state, list) and state[1:2] == [KEYED_US]]
+            for key in keyed:
+                del fields[key]
+            self.parts = {} if self.home is None else {self.home: (fields, meta)}
+        return self.parts
+
+    def _part(self, home: Key, received_us: int) -> Part:
+        parts = self._split_parts()
+        part = parts.get(home)
+        if part is None:
+            part = parts[home] = ({}, [received_us, received_us, 0, 0, []])
+        return part
+
+    def _limit_keys(self, schema: Schema) -> None:
+        """Gives up the keys whose values the capacity of their field has pushed out."""
+        for slot in schema.limited:
+            texts = self.keys.get(slot.name)
+            if texts is None or len(texts) <= slot.capacity:
+                continue
+            kept = self.fields.get(slot.key, {})
+            self.dropped += [(slot.name, text) for text in texts if text not in kept]
+            self.keys[slot.name] = [text for text in texts if text in kept]
+
+
+def new(id: int, created_us: int) -> Profile:  # noqa: A002
+    """Makes a profile without anything in it."""
+    return Profile(id, fields={}, keys={}, meta=[created_us, created_us, 0, 0, []])
+
+
+def load(schema: Schema, id: int, body: str | bytes | dict[str, Any]) -> Profile:  # noqa: A002
+    """Makes a profile of its stored body (text, or the object it was parsed to, which then belongs to the profile).
+
+    States of fields that the schema does not have (any more, or as another kind) are kept but not shown.
+    """
+    stored = body if isinstance(body, dict) else orjson.loads(body)
+    home, parts = stored["h"], stored.get("p")
+    profile = Profile(
+        id,
+        fields=stored["f"],
+        keys=stored["k"],
+        meta=stored["m"],
+        home=None if home is None else (home[0], home[1]),
+        parts=None if parts is None else {(part[0], part[1]): (part[2], part[3]) for part in parts},
+        edges=stored.get("e"),
+    )
+    by_key, values = schema.by_key, profile.values
+    for key, state in profile.fields.items():
+        slot = by_key.get(key)
+        if slot is not None:
+            values[slot.name] = slot.render(state)
+    return profile
+
+
+# --- what is shown
+
+
+def output(
+    profile: Profile, schema: Schema, names: Collection[str] | None = None, *, meta: bool = True
+) -> dict[str, Any]:
+    """Gives the profile as API and messages show it: JSON-able, moments in RFC 3339, nothing absent or null.
+
+    All fields, or those in `names`; meta fields stand among them unless `meta` is false. The result shares nothing
+    that later merging changes.
+    """
+    shown = {
+        name: shown_value(value)
+        for name, value in profile.values.items()
+        if (names is None or name in names) and name in schema.fields
+    }
+    if meta and (names is None or any(name in names for name in META_NAMES)):
+        for name, value in meta_values(profile.id, profile.meta, profile.keys).items():
+            if names is None or name in names:
+                shown[name] = shown_value(value)
+    return shown
+
+
+def shown_value(value: Value) -> Any:
+    """Gives a typed value in JSON shape, moments as RFC 3339 text in UTC."""
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list):
+        return [shown_value(each) for each in value]
+    if isinstance(value, dict):
+        return {name: shown_value(each) for name, each in value.items()}
+    return value if value is None else text_of_date(value)
+
+
+def meta_values(id: int, meta: Sequence[Any], keys: Mapping[str, Sequence[str]]) -> dict[str, Value]:  # noqa: A002
+    """Gives the meta fields as typed values."""
+    return {
+        "_id": str(id),
+        "_created": moment(meta[CREATED]),
+        "_modified": moment(meta[MODIFIED]),
+        "_num_events": meta[EVENTS],
+        "_num_streams": len(meta[STREAMS]),
+        "_streamnames": sorted(meta[STREAMS]),
+        "_num_aliases": sum(map(len, keys.values())),
+        "_num_conflicts": meta[CONFLICTS],
+    }
+
+
+def viewer(schema: Schema, names: Iterable[str]) -> Callable[[int, dict[str, Any]], dict[str, Value]]:
+    """Makes a function (id, stored body as parsed) -> the typed values of the fields that `names` read.
+
+    For passes over many stored profiles: it makes no `Profile`, and looks at nothing that is not asked for. `names`
+    are as filters have them: of any case, dotted, meta fields among them. What keep_days lets expire is still there:
+    load the profile where `schema.expiring` matters.
+    """
+    wanted = fields_read(schema, names)
+    bound: dict[str, Any] = {"moment": moment, "meta_values": meta_values}
+    lines = ["def view(i, b):", "    f = b['f']", "    v = {}"]
+    for place, name in enumerate(sorted(wanted & schema.fields.keys())):
+        slot = schema.slots[name]
+        bound |= {f"k{place}": slot.key, f"n{place}": name, f"r{place}": slot.render}
+        lines += [
+            f"    s = f.get(k{place})",
+            "    if s is not None:",
+            f"        v[n{place}] = {slot.expression.replace('render(', f'r{place}(')}",
+        ]
+    if not wanted.isdisjoint(META_NAMES):
+        lines.append("    v.update(meta_values(i, b['m'], b['k']))")
+    lines.append("    return v")
+    exec("\n".join(lines), bound)  # noqa: S102  (only our own constants are in the source; names are bound)
+    view: Callable[[int, dict[str, Any]], dict[str, Value]] = bound["view"]
+    return view
+
+
+def fields_read(schema: Schema, names: Iterable[str]) -> frozenset[str]:
+    """Gives the fields (meta fields too) that an expression with these names can see, see `ql.compiler`.
+
+    A name means the field of that name, of that name in another case, or a key in the map before one of its dots.
+    """
+    every: dict[str, list[str]] = {}
+    for name in (*schema.fields, *META_NAMES):
+        every.setdefault(name.lower(), []).append(name)
+    found: set[str] = set()
+    for name in names:
+        pieces = name.lower().split(".")
+        for end in range(1, len(pieces) + 1):
+            found.update(every.get(".".join(pieces[:end]), ()))
+    return frozenset(found)
+
+
+# --- parts of the above
+
+
+def _count(meta: list[Any], stream: str, received_us: int) -> None:
+    meta[EVENTS] += 1
+    meta[MODIFIED] = max(meta[MODIFIED], received_us)
+    if stream not in meta[STREAMS]:
+        meta[STREAMS].append(stream)
+
+
+def _merge_meta(mine: list[Any], other: list[Any]) -> None:
+    mine[CREATED] = min(mine[CREATED], other[CREATED])
+    mine[MODIFIED] = max(mine[MODIFIED], other[MODIFIED])
+    mine[EVENTS] += other[EVENTS]
+    mine[CONFLICTS] += other[CONFLICTS]
+    mine[STREAMS] += [stream for stream in other[STREAMS] if stream not in mine[STREAMS]]
+
+
+def _merge_states(schema: Schema, mine: dict[str, State], other: dict[str, State]) -> None:
+    """Merges the states of `other` into `mine`; a state that the schema does not know is kept from whoever has it."""
+    for key, state in other.items():
+        old = mine.get(key)
+        slot = schema.by_key.get(key)
+        if old is None:
+            mine[key] = state
+        elif slot is not None:
+            mine[key] = slot.combine(old, state)
+
+
+def _clean(value: Any) -> Any:
+    """Replaces what cannot be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_clean(name): _clean(each) for name, each in value.items()}
+    return [_clean(each) for each in value] if isinstance(value, list | tuple) else value

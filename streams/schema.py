@@ -1,0 +1,302 @@
+"""What a profile's fields are: kinds, merge operators, identities with their ranks, made from the queries.
+
+A field is what queries say about it together. What one states (KIND, MERGEOP, an aggregate, CAPACITY) holds for all;
+where two state different things the schema is refused, with both aliases named. Unstated kinds follow from the
+expression, else `string`; unstated operators from the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from streams.merge import Merge, Slot, allowed_operators, default_operator, make_slot
+from streams.ql.errors import Diagnostic, QueryError
+from streams.ql.functions import FUNCTIONS
+from streams.ql.kinds import Kind, kind_named
+from streams.ql.nodes import (
+    Between,
+    Binary,
+    Call,
+    Column,
+    Conditional,
+    Exists,
+    Group,
+    Include,
+    IsNull,
+    Literal,
+    MatchAll,
+    Node,
+    Query,
+    Unary,
+)
+
+#: Kinds that an identity may have; those of one value, and those of several.
+SINGLE_IDENTITIES: Final = frozenset({Kind.STRING, Kind.INT, Kind.NUMBER})
+MANY_IDENTITIES: Final = frozenset({Kind.STRINGS, Kind.TS_STRINGS})
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of profiles.
+
+    `identity`: profiles are found by it. `single`: an identity of which a profile has one value at most. `rank`: 0 is
+    the strongest identity; None for other fields. `capacity` (elements) and `keep_days`: 0 is unlimited.
+    """
+
+    name: str
+    kind: str
+    merge_op: str
+    identity: bool = False
+    single: bool = False
+    rank: int | None = None
+    capacity: int = 0
+    keep_days: int = 0
+    shortdesc: str = ""
+    longdesc: str = ""
+    queries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """All fields, in the order of their first mention, and what is worked out from them once.
+
+    Compared by identity: profiles and mappers in memory belong to the schema that they were made with.
+    """
+
+    fields: Mapping[str, Field]
+    identities: tuple[Field, ...]
+    kinds: Mapping[str, str]
+    slots: dict[str, Slot]
+    merges: dict[str, Merge]
+    by_key: dict[str, Slot]
+    singles: frozenset[str]
+    limited: tuple[Slot, ...]
+    """Identities of several values with a capacity."""
+    expiring: tuple[Slot, ...]
+    """Fields with keep_days."""
+    _names: dict[int, frozenset[str]] = field(default_factory=dict)
+
+    def names_of(self, mask: int) -> frozenset[str]:
+        """Gives the names of the fields whose bits are set, as `Profile.apply` returns them."""
+        names = self._names.get(mask)
+        if names is None:
+            if len(self._names) > 4096:
+                self._names.clear()
+            names = frozenset(slot.name for slot in self.slots.values() if slot.bit & mask)
+            self._names[mask] = names
+        return names
+
+    def mask_of(self, names: Iterable[str]) -> int:
+        """Gives the bits of the fields with these names; unknown names have none."""
+        mask = 0
+        for name in names:
+            slot = self.slots.get(name)
+            if slot is not None:
+                mask |= slot.bit
+        return mask
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A field while the queries are read; `…_by` is the alias that stated it, None while nobody has."""
+
+    name: str
+    kind: str | None = None
+    kind_by: str | None = None
+    guess: str | None = None  # the kind of an expression, where nobody states one
+    operator: str | None = None
+    operator_by: str | None = None
+    capacity: int | None = None
+    keep_days: int | None = None
+    shortdesc: str = ""
+    longdesc: str = ""
+    queries: list[str] = field(default_factory=list)
+
+
+def build_schema(queries: Sequence[Query], *, ranks: Sequence[str] = ()) -> Schema:
+    """Makes the schema of all queries together; they must be in a lasting order (that of their creation).
+
+    Identities are ranked as first named in BY, query after query; names in `ranks` come before all others.
+
+    Raises:
+        QueryError: queries disagree about a field, an operator does not suit its kind, a BY name is no column or of
+            a kind that cannot identify, or the queries feed different tables.
+    """
+    problems: list[str] = []
+    drafts: dict[str, _Draft] = {}
+    by: dict[str, str] = {}
+    tables: dict[str, str] = {}
+    for query in queries:
+        tables.setdefault(query.table.lower(), query.alias)
+        for column in query.columns:
+            draft = drafts.setdefault(column.name, _Draft(column.name))
+            _state(draft, column, query.alias, problems)
+        names = {column.name for column in query.columns}
+        for name in query.by:
+            if name in names:
+                by.setdefault(name, query.alias)
+            else:
+                problems.append(f"{query.alias}: BY names {name}, which is none of the columns")
+    if len(tables) > 1:
+        told = ", ".join(f"{alias} feeds {table}" for table, alias in tables.items())
+        problems.append(f"queries must feed one table: {told}")
+    order = [*(name for name in ranks if name in by), *(name for name in by if name not in ranks)]
+    fields = {
+        name: _finish(draft, order.index(name) if name in by else None, problems) for name, draft in drafts.items()
+    }
+    if problems:
+        raise QueryError([Diagnostic(problem, 1, 1) for problem in problems])
+    return schema_of(fields.values())
+
+
+def schema_of(fields: Iterable[Field]) -> Schema:
+    """Makes a schema of ready fields, which must be consistent (see `build_schema`)."""
+    known = {each.name: each for each in fields}
+    slots = {
+        each.name: make_slot(
+            each.name, each.kind, each.merge_op, bit=1 << place, capacity=each.capacity, keep_days=each.keep_days
+        )
+        for place, each in enumerate(known.values())
+    }
+    identities = sorted((each for each in known.values() if each.rank is not None), key=lambda each: each.rank or 0)
+    return Schema(
+        fields=known,
+        identities=tuple(identities),
+        kinds={each.name: each.kind for each in known.values()},
+        slots=slots,
+        merges={name: slot.merge for name, slot in slots.items()},
+        by_key={slot.key: slot for slot in slots.values()},
+        singles=frozenset(each.name for each in identities if each.single),
+        limited=tuple(slots[each.name] for each in identities if not each.single and each.capacity),
+        expiring=tuple(slot for slot in slots.values() if slot.keep_us),
+    )
+
+
+def _state(draft: _Draft, column: Column, alias: str, problems: list[str]) -> None:
+    """Takes up what a column says about its field."""
+    if alias not in draft.queries:
+        draft.queries.append(alias)
+    if column.kind is not None:
+        kind = kind_named(column.kind)
+        if kind is None:
+            problems.append(f"{alias}: {column.name} has the unknown kind {column.kind}")
+        elif draft.kind is None:
+            draft.kind, draft.kind_by = kind, alias
+        elif draft.kind != kind:
+            problems.append(f"{column.name} is {draft.kind} in {draft.kind_by}, but {kind} in {alias}")
+    operator = stated_operator(column)
+    if operator is not None:
+        if draft.operator is None:
+            draft.operator, draft.operator_by = operator, alias
+        elif draft.operator != operator:
+            problems.append(
+                f"{column.name} merges by {draft.operator} in {draft.operator_by}, but by {operator} in {alias}"
+            )
+    if draft.guess is None:
+        draft.guess = expression_kind(column.expr)
+    draft.capacity = draft.capacity if column.capacity is None else max(column.capacity, draft.capacity or 0)
+    draft.keep_days = draft.keep_days if column.keep_days is None else max(column.keep_days, draft.keep_days or 0)
+    draft.shortdesc = draft.shortdesc or column.shortdesc or ""
+    draft.longdesc = draft.longdesc or column.longdesc or ""
+
+
+def _finish(draft: _Draft, rank: int | None, problems: list[str]) -> Field:
+    """Settles kind and operator of a field."""
+    name = draft.name
+    kind = draft.kind or draft.guess or (_OPERATOR_KINDS.get(draft.operator or "") or Kind.STRING)
+    operator = draft.operator
+    if operator == "count" and draft.kind is None:
+        kind = Kind.INT
+    if operator in {"mapmin", "mapmax", "latestmap", "oldestmap"} and not draft.kind and not draft.guess:
+        kind = Kind.MAP_VALUE
+    if operator is None:
+        operator = default_operator(kind)
+    elif operator not in allowed_operators(kind):
+        accepted = ", ".join(sorted(allowed_operators(kind)))
+        problems.append(f"{name} is {kind}, which cannot merge by {operator}; it can by: {accepted}")
+    single = rank is not None and kind in SINGLE_IDENTITIES
+    if rank is not None:
+        if not single and kind not in MANY_IDENTITIES:
+            problems.append(f"{name} stands in BY, so it must be string, int or []string, not {kind}")
+        elif operator not in {"latest", "oldest", "merge", "capped"}:
+            problems.append(f"{name} stands in BY, so it cannot merge by {operator}")
+    return Field(
+        name=name,
+        kind=kind,
+        merge_op=operator,
+        identity=rank is not None,
+        single=single,
+        rank=rank,
+        capacity=draft.capacity or 0,
+        keep_days=draft.keep_days or 0,
+        shortdesc=draft.shortdesc,
+        longdesc=draft.longdesc,
+        queries=tuple(draft.queries),
+    )
+
+
+# --- what an expression tells
+
+_OPERATOR_KINDS: Final[dict[str, Kind]] = {"count": Kind.INT, "sum": Kind.NUMBER}
+_COMPARISONS: Final = frozenset({"=", "!=", ">", ">=", "<", "<=", "like", "contains", "in", "intersects"})
+
+
+def stated_operator(column: Column) -> str | None:
+    """Gives the merge operator that a column states: by its outermost aggregate, or by MERGEOP."""
+    if isinstance(column.expr, Call):
+        function = FUNCTIONS.get(column.expr.name)
+        if function is not None and function.aggregate is not None:
+            return "count" if function.name == "count" else function.aggregate
+    return column.merge_op.lower() if column.merge_op is not None else None
+
+
+def expression_kind(node: Node) -> str | None:
+    """Gives the kind of an expression's values where its form tells, else None."""
+    match node:
+        case Literal(value=value):
+            return _LITERAL_KINDS.get(type(value))
+        case Group() | IsNull() | Exists() | Include() | MatchAll() | Between() | Unary(op="not"):
+            return Kind.BOOL
+        case Unary(operand=operand):
+            return expression_kind(operand) or Kind.NUMBER
+        case Binary(op=op) if op in _COMPARISONS:
+            return Kind.BOOL
+        case Binary(op=op, left=left, right=right):
+            both = {expression_kind(left), expression_kind(right)}
+            return Kind.INT if both == {Kind.INT} or op == "%" else Kind.NUMBER
+        case Conditional(value=value, otherwise=otherwise):
+            return expression_kind(value) or (expression_kind(otherwise) if otherwise is not None else None)
+        case Call():
+            return _call_kind(node)
+        case _:
+            return None
+
+
+_LITERAL_KINDS: Final[Mapping[type, str]] = {str: Kind.STRING, bool: Kind.BOOL, int: Kind.INT, float: Kind.NUMBER}
+
+
+def _call_kind(call: Call) -> str | None:
+    function = FUNCTIONS.get(call.name)
+    name = function.name if function is not None else call.name
+    if name == "cast" and len(call.args) == 2 and isinstance(call.args[1], Literal):
+        return kind_named(str(call.args[1].value))
+    if name in {"ifcase", "oneof", "if"}:
+        kinds = [kind for kind in map(expression_kind, call.args) if kind is not None]
+        return kinds[0] if kinds else None
+    if name in {"min", "max"}:
+        return (expression_kind(call.args[0]) if call.args else None) or Kind.NUMBER
+    if name == "map" and len(call.args) == 2:
+        of = expression_kind(call.args[1])
+        return _MAPS_OF.get(of or "", Kind.MAP_STRING if of is None else Kind.MAP_VALUE)
+    return kind_named(function.returns) if function is not None and function.returns else None
+
+
+_MAPS_OF: Final[Mapping[str, str]] = {
+    Kind.INT: Kind.MAP_INT,
+    Kind.NUMBER: Kind.MAP_NUMBER,
+    Kind.STRING: Kind.MAP_STRING,
+    Kind.DATE: Kind.MAP_TIME,
+    Kind.BOOL: Kind.MAP_BOOL,
+}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+_SHOWN = 120  # characters of a line
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
@@ -22,7 +24,10 @@ class Diagnostic:
         """Message, place, the line with a caret, and the hint."""
         text = f"line {self.line}, column {self.column}: {self.message}"
         if self.source_line:
-            text += f"\n  {self.source_line}\n  {' ' * (self.column - 1)}^"
+            # Of a very long line only the part around the place.
+            start = max(0, self.column - 1 - _SHOWN // 2) if len(self.source_line) > _SHOWN else 0
+            shown = self.source_line[start : start + _SHOWN].replace("\t", " ")
+            text += f"\n  {shown}\n  {' ' * (self.column - 1 - start)}^"
         if self.hint:
             text += f"\n  {self.hint}"
         return text

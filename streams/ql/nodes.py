@@ -11,16 +11,30 @@ from typing import Literal as L  # noqa: N817  (the node called Literal is the o
 from typing import TypeAlias
 
 UnaryOp: TypeAlias = L["not", "-"]
-BinaryOp: TypeAlias = L["=", "!=", ">", ">=", "<", "<=", "like", "contains", "in", "intersects", "+", "-", "*", "/", "%"]
+BinaryOp: TypeAlias = L[
+    "=", "!=", ">", ">=", "<", "<=", "like", "contains", "in", "intersects", "+", "-", "*", "/", "%"
+]
 GroupOp: TypeAlias = L["and", "or"]
 
+# The value of an option in WITH: a constant, or a list of them.
+OptionValue: TypeAlias = "str | int | float | bool | tuple[str | int | float | bool, ...]"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Literal:
-    """A constant: text, int, float, bool, or None for NULL."""
+    """A constant: text, int, float, bool, or None for NULL. 1, 1.0 and true are different constants."""
 
     value: str | int | float | bool | None
     at: int = field(default=0, compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        # Python holds 1 == 1.0 == True; a definition in which one replaced the other has changed.
+        if not isinstance(other, Literal):
+            return NotImplemented
+        return type(self.value) is type(other.value) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash((type(self.value), self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,6 @@ class Ident:
     """A field. `path` has one part for `a` and for the bare text `a.b`, two or more for `` `a`.`b.c` ``."""
 
     path: tuple[str, ...]
-    quoted: bool = False
     at: int = field(default=0, compare=False)
 
     @property
@@ -134,7 +147,19 @@ class Conditional:
 
 
 Node: TypeAlias = (
-    Literal | Ident | Array | Unary | Binary | Between | IsNull | Exists | Include | MatchAll | Group | Call | Conditional
+    Literal
+    | Ident
+    | Array
+    | Unary
+    | Binary
+    | Between
+    | IsNull
+    | Exists
+    | Include
+    | MatchAll
+    | Group
+    | Call
+    | Conditional
 )
 
 
@@ -145,9 +170,9 @@ class Filter:
     where: Node
     table: str = "user"
     limit: int | None = None
-    options: tuple[tuple[str, str | int | float | bool], ...] = ()
+    options: tuple[tuple[str, OptionValue], ...] = ()
     alias: str | None = None
-    description: str = field(default="", compare=False)
+    description: str = field(default="", compare=False)  # not printed
     columns: tuple[Column, ...] = ()  # only for SELECT … FROM … FILTER
 
 
@@ -177,5 +202,6 @@ class Query:
     by: tuple[str, ...]
     alias: str
     where: Node | None = None
-    options: tuple[tuple[str, str | int | float | bool], ...] = ()
+    options: tuple[tuple[str, OptionValue], ...] = ()
     description: str = field(default="", compare=False)
+    by_at: tuple[int, ...] = field(default=(), compare=False)  # where the names of `by` stand

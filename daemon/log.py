@@ -39,6 +39,15 @@ def configure(level: str = "info", *, terminal: bool | None = None) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+    # Libraries log through the standard library; what they warn of becomes an event of ours.
+    logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
+
+
+class _FromLibraries(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = get(logger=record.name)
+        write = logger.error if record.levelno >= logging.ERROR else logger.warning
+        write("library_warned", message=record.getMessage(), exc_info=record.exc_info or None)
 
 
 def _dumps(value: object, **_: object) -> bytes:

@@ -1,0 +1,131 @@
+"""The daemon as one scope: everything is opened in order, and closed in the reverse of it.
+
+Settings, lock, log, databases, events, pipeline, bus, jobs, web, systemd. The only module that knows all parts: the
+loops do not import one another, they are handed to each other here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import structlog
+
+from daemon import lock, log
+from daemon.sdnotify import Notifier
+from daemon.settings import Settings
+from daemon.store.database import Database
+from daemon.store.migrate import Name, NewerFileError, migrate
+from daemon.store.tokens import Tokens
+from daemon.web import auth, server
+from daemon.web.services import Services
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # not on every platform
+    from asyncio import new_event_loop
+
+#: What makes a start impossible and is the owner's to mend: told in a line, without a traceback.
+REFUSALS = (lock.LockedError, server.ListenError, NewerFileError)
+
+#: How long a thread that computes may keep the event loop waiting for the interpreter lock, in seconds.
+SWITCH_S = 0.001
+
+#: From the signal to the end. What has been answered with 2xx is on disk, so ending in the middle loses nothing.
+END_S = 9.5
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon that serves: where, and its parts."""
+
+    address: str
+    services: Services
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Daemon]:
+    """Runs a daemon until left; what it has accepted by then is on disk.
+
+    A loop that crashes cancels the block and comes out of it as an ExceptionGroup.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(lock.hold(settings.data_dir))
+        events = await stack.enter_async_context(_database(settings, "events"))
+        state = await stack.enter_async_context(_database(settings, "state"))
+        tokens = await stack.enter_async_context(Tokens.open(state))
+        services = Services(
+            settings=settings,
+            events=events,
+            state=state,
+            tokens=tokens,
+            trusted_proxies=auth.networks(settings.server.trusted_proxies),
+        )
+        address = await stack.enter_async_context(server.serve(server.application(services, [])))
+        services.ready = True
+        yield Daemon(address, services)
+
+
+async def run(settings: Settings) -> int:
+    """Runs the daemon until SIGTERM or SIGINT; gives the exit status, 0 after a signal, 1 after a failure."""
+    sys.setswitchinterval(SWITCH_S)
+    logger = log.get()
+    notifier = Notifier()
+    reason = "failure"
+    status = 1
+    try:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with opened(settings) as daemon, anyio.create_task_group() as tasks:
+                tasks.start_soon(notifier.watchdog)
+                logger.info("daemon_ready", address=daemon.address, data_dir=str(settings.data_dir))
+                notifier.ready(f"serving on {daemon.address}")
+                async for received in signals:
+                    reason = received.name
+                    break
+                _end_in_time(logger)
+                logger.info("daemon_stopping", reason=reason)
+                notifier.stopping(f"stopping after {reason}")
+                tasks.cancel_scope.cancel()
+        status = 0
+    except REFUSALS as error:
+        logger.error("daemon_refused", error=str(error))  # noqa: TRY400  (its owner needs the line, no traceback)
+    except BaseException as error:
+        logger.exception("daemon_failed")
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        logger.info("daemon_stopped", reason=reason)
+    return status
+
+
+def main(settings: Settings) -> int:
+    """Runs the daemon in an event loop of its own, uvloop's where it is installed; gives the exit status."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(run(settings))
+
+
+def _end_in_time(logger: structlog.typing.FilteringBoundLogger) -> None:
+    def end() -> None:
+        logger.warning("daemon_stop_forced", after_s=END_S)
+        os._exit(0)
+
+    # A thread, since what keeps us may be the event loop itself; a daemon thread, so that it keeps nobody.
+    timer = threading.Timer(END_S, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _database(settings: Settings, name: Name) -> AbstractAsyncContextManager[Database]:
+    return Database.open(
+        settings.data_dir / f"{name}.db",
+        cache_kib=settings.store.cache_kib,
+        prepare=partial(migrate, database=name),
+    )

@@ -1,0 +1,34 @@
+"""What handlers work with: the open parts of the daemon, found in the application under `SERVICES`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from aiohttp import web
+
+from daemon.settings import Settings
+from daemon.store.database import Database
+from daemon.store.tokens import Tokens
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The parts of a running daemon. All of them live longer than the web server.
+
+    `ready` and `stopping` are set once each, by `daemon.app`: from `stopping` on, nothing new is taken in.
+    """
+
+    settings: Settings
+    events: Database
+    state: Database
+    tokens: Tokens
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    #: Name of the control socket, as a connection over it has it for its own.
+    control_path: str = ""
+    ready: bool = False
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+SERVICES = web.AppKey("SERVICES", Services)

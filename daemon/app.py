@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,11 @@ from daemon.web import auth, server
 from daemon.web.services import Services
 
 try:
-    from uvloop import new_event_loop
+    import uvloop
 except ImportError:  # not on every platform
-    from asyncio import new_event_loop
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
 
 #: What makes a start impossible and is the owner's to mend: told in a line, without a traceback.
 REFUSALS = (lock.LockedError, server.ListenError, NewerFileError)
@@ -95,12 +97,15 @@ async def run(settings: Settings) -> int:
                 notifier.stopping(f"stopping after {reason}")
                 tasks.cancel_scope.cancel()
         status = 0
-    except REFUSALS as error:
-        logger.error("daemon_refused", error=str(error))  # noqa: TRY400  (its owner needs the line, no traceback)
     except BaseException as error:
-        logger.exception("daemon_failed")
-        if not isinstance(error, Exception):
-            raise
+        causes = list(_causes(error))
+        if all(isinstance(cause, REFUSALS) for cause in causes):
+            for cause in causes:
+                logger.error("daemon_refused", error=str(cause))  # noqa: TRY400  (its owner needs no traceback)
+        else:
+            logger.exception("daemon_failed")
+            if not isinstance(error, Exception):
+                raise
     finally:
         logger.info("daemon_stopped", reason=reason)
     return status
@@ -110,6 +115,15 @@ def main(settings: Settings) -> int:
     """Runs the daemon in an event loop of its own, uvloop's where it is installed; gives the exit status."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(run(settings))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    # What fails within a task group comes out of it as a group.
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+    else:
+        yield error
 
 
 def _end_in_time(logger: structlog.typing.FilteringBoundLogger) -> None:

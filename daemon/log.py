@@ -28,7 +28,8 @@ def configure(level: str = "info", *, terminal: bool | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
     if readable:
-        processors.append(structlog.dev.ConsoleRenderer())
+        # Plain: the pretty one shows local variables, and with them whatever secret stands in one.
+        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
         factory: Any = structlog.PrintLoggerFactory(sys.stdout)
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dumps)]

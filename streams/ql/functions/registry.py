@@ -40,7 +40,8 @@ class Function:
     `max_args` None means any number. `literal_args` are positions (from 0) that must be literals in the text.
     With `takes_now` / `takes_event` the implementation's first arguments are `now: datetime` and
     `event: Mapping`, in this order, before the values. `aggregate` is the merge operator that the function
-    sets as a column's outermost expression; such functions are refused anywhere else.
+    sets as a column's outermost expression; such functions are refused anywhere else. `in_column` stands in for
+    `impl` there, where it differs (a sum of 0 is 0 in a column, and nothing elsewhere).
     """
 
     name: str
@@ -57,6 +58,7 @@ class Function:
     doc: str
     signature: str
     examples: tuple[Example, ...]
+    in_column: Callable[..., Any] | None = None
 
     def call(self, args: Sequence[Any], *, now: datetime, event: Mapping[str, Any]) -> Any:
         """Calls the implementation. For tools and tests; compiled code calls `impl` itself."""
@@ -93,6 +95,7 @@ def function(
     literal_args: Sequence[int] = (),
     check: Check | None = None,
     aggregate: str | None = None,
+    in_column: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers a function; its arity, `now` and `event` arguments come from the Python signature."""
 
@@ -121,6 +124,7 @@ def function(
             doc=inspect.cleandoc(impl.__doc__ or ""),
             signature=f"{name}({', '.join([*shown, '…'] if many else shown)})",
             examples=tuple(examples),
+            in_column=in_column,
         )
         for each in (name, *aliases):
             if each in FUNCTIONS:

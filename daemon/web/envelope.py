@@ -20,6 +20,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from daemon import log
+from daemon.model.refusal import Conflict, NotFound
 from daemon.store.tokens import Scope
 from daemon.web import auth
 from daemon.web.body import ApiError
@@ -29,6 +30,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: How long a client waits before it asks again while the disk is full or the daemon stops, in seconds.
 RETRY_S = 5
+
+_REQUEST_ID = web.RequestKey("_REQUEST_ID", str)
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
@@ -43,6 +46,8 @@ class Reply:
     total: int | None = None
     next_cursor: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: What stands beside `data` in the envelope.
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ def respond(request_id: str, reply: Reply) -> web.Response:
     if reply.next_cursor is not None:
         content["_next"] = reply.next_cursor
     content["data"] = reply.data
+    content |= reply.extra
     response = web.Response(
         body=orjson.dumps(content, default=_plain, option=_OPTIONS),
         status=reply.status,
@@ -145,6 +151,10 @@ def refusal(request: web.Request, error: Exception) -> web.Response:
             return refused(request_id, ApiError(422, str(error), errors=places))
         case ValidationError():
             return refused(request_id, invalid(error))
+        case Conflict():
+            return refused(request_id, ApiError(409, str(error)))
+        case NotFound():
+            return refused(request_id, ApiError(404, str(error)))
         case web.HTTPException():
             return refused(request_id, _of_aiohttp(request, error), error.headers.get("Allow"))
         case sqlite3.OperationalError():
@@ -187,12 +197,12 @@ def invalid(error: ValidationError, within: Sequence[str | int] = ()) -> ApiErro
 
 def request_id_of(request: web.Request) -> str:
     """Gives the request's id: the client's X-Request-Id where it is a plain short one, else a new one."""
-    known = request.get("request_id")
+    known = request.get(_REQUEST_ID)
     if known is None:
         given = request.headers.get("X-Request-Id", "")
         plain = 0 < len(given) <= 128 and given.isascii() and given.isprintable()
-        known = request["request_id"] = given if plain else secrets.token_hex(8)
-    return str(known)
+        known = request[_REQUEST_ID] = given if plain else secrets.token_hex(8)
+    return known
 
 
 def cursor(position: object) -> str:

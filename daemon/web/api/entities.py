@@ -1,0 +1,236 @@
+"""`/api/entity` and `/v2/schema`: profiles by any identity, why they are in what, and the fields that they have."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from daemon import clock
+from daemon.ingest.definitions import Audience
+from daemon.store import memberships, profiles
+from daemon.web.body import ApiError
+from daemon.web.envelope import Reply, endpoint
+from daemon.web.services import SERVICES
+from streams.explain import conditions
+from streams.profile import META_NAMES, Profile, load, meta_values, output, shown_value
+from streams.schema import Field, Schema
+
+TABLE = "user"
+QUERY = {
+    "fields": "comma-separated names; default: all",
+    "segments": "true: add `segments`, the slugs of the audiences that the profile is in",
+    "meta": "true: add how it was found",
+    "explain": "true: add keys, fragments and the links between them",
+}
+
+
+class Found(NamedTuple):
+    """A profile as read, with its memberships."""
+
+    profile: Profile
+    memberships: list[memberships.Membership]
+
+
+def routes() -> list[web.RouteDef]:
+    """Gives the routes of profiles and their schema."""
+    return [
+        web.get("/api/entity/{table}/{value}", get_by_any),
+        web.get("/api/entity/{table}/{field}/{value}", get_profile),
+        web.delete("/api/entity/{table}/{field}/{value}", erase_profile),
+        web.get("/v2/entity/{table}/{field}/{value}/explain/{slug}", explain_membership),
+        web.get("/v2/schema/{table}", get_schema),
+    ]
+
+
+@endpoint("read", tag="profiles", query=QUERY)
+async def get_profile(request: web.Request) -> object:
+    """Gives the profile that an identity names; 404 when there is none."""
+    name, value = request.match_info["field"], request.match_info["value"]
+    field = _identity(request, name)
+    return _reply(request, await _found(request, [(field, value)]), field)
+
+
+@endpoint("read", tag="profiles", query=QUERY)
+async def get_by_any(request: web.Request) -> object:
+    """Gives the profile that has the value in any of its identities; the strongest identity is tried first."""
+    value = request.match_info["value"]
+    schema = _schema(request)
+    keys = [(field.name, value) for field in schema.identities]
+    return _reply(request, await _found(request, keys), None)
+
+
+@endpoint("admin", tag="profiles")
+async def erase_profile(request: web.Request) -> object:
+    """Erases the profile, its identities and memberships; the destinations of its audiences get exits."""
+    field, value = _identity(request, request.match_info["field"]), request.match_info["value"]
+    found = await _found(request, [(field, value)])
+    key = next(text for text in found.profile.keys[field] if text.lower() == value.lower())
+    await request.app[SERVICES].pipeline.erase(field, key)
+    return Reply(None, message="deleted")
+
+
+@endpoint("read", tag="profiles")
+async def explain_membership(request: web.Request) -> object:
+    """Says why a profile is, or is not, in an audience: each condition with value and verdict, and the next flip."""
+    services = request.app[SERVICES]
+    definitions = services.pipeline.definitions
+    slug = request.match_info["slug"]
+    audience = definitions.audience(slug)
+    if audience is None:
+        raise ApiError(404, f"there is no audience {slug[:200]!r}; GET /api/segment lists them")
+    if audience.filter is None or audience.compiled is None:
+        raise ApiError(422, f"audience {audience.slug} is not valid any more: {audience.invalid}")
+    field = _identity(request, request.match_info["field"])
+    found = await _found(request, [(field, request.match_info["value"])])
+    now, profile = clock.now(), found.profile
+    values = {**profile.values, **meta_values(profile.id, profile.meta, profile.keys)}
+    match, ok = audience.compiled.evaluate(values, now)
+    member = next((each for each in found.memberships if each.audience == audience.number), None)
+    walked = conditions(
+        audience.filter.where, values, now, kinds=definitions.schema.kinds, includes=definitions.include
+    )
+    return {
+        "profile": str(profile.id),
+        "audience": audience.slug,
+        "member": member is not None and member.member,
+        "since": None if member is None else clock.from_us(member.changed_us),
+        "transitions": 0 if member is None else member.sequence,
+        "match": match,
+        "ok": ok,
+        "next_flip": audience.compiled.boundary(values, now),
+        "conditions": [
+            {
+                "depth": each.depth,
+                "text": each.text,
+                "match": each.match,
+                "ok": each.ok,
+                "values": {name: shown_value(value) for name, value in each.values.items()},
+            }
+            for each in walked
+        ],
+    }
+
+
+@endpoint("read", tag="profiles")
+async def get_schema(request: web.Request) -> object:
+    """Gives the fields of profiles: kinds, merge operators, identities with ranks."""
+    schema = _schema(request)
+    return {
+        "table": TABLE,
+        "fields": [_field_object(each) for each in schema.fields.values()],
+        "identities": [{"field": each.name, "rank": each.rank, "single": each.single} for each in schema.identities],
+        "meta_fields": list(META_NAMES),
+    }
+
+
+def _field_object(field: Field) -> dict[str, Any]:
+    return {
+        "name": field.name,
+        "kind": field.kind,
+        "merge_op": field.merge_op,
+        "is_identifier": field.identity,
+        "rank": field.rank,
+        "capacity": field.capacity,
+        "keep_days": field.keep_days,
+        "shortdesc": field.shortdesc,
+        "longdesc": field.longdesc,
+        "queries": list(field.queries),
+    }
+
+
+def _schema(request: web.Request) -> Schema:
+    if request.match_info["table"] != TABLE:
+        raise ApiError(404, f"there is no table {request.match_info['table'][:200]!r}; profiles are in {TABLE!r}")
+    return request.app[SERVICES].pipeline.definitions.schema
+
+
+def _identity(request: web.Request, name: str) -> str:
+    identities = [field.name for field in _schema(request).identities]
+    for each in identities:
+        if each == name or each.lower() == name.lower():
+            return each
+    known = ", ".join(identities) or "none yet: no query has been made"
+    raise ApiError(404, f"{name[:200]!r} is no identity; identities are {known}")
+
+
+async def _found(request: web.Request, keys: list[tuple[str, str]]) -> Found:
+    # What a query makes of a value (an e-mail address in lower case) is what profiles are found by.
+    tried = [*keys, *((field, value.lower()) for field, value in keys if value != value.lower())]
+
+    def fetch(db: sqlite3.Connection) -> tuple[int, str, list[memberships.Membership]] | None:
+        for field, value in tried:
+            profile_id = profiles.find(db, field, value)
+            text = None if profile_id is None else profiles.read(db, profile_id)
+            if profile_id is not None and text is not None:
+                return profile_id, text, memberships.of_profile(db, profile_id)
+        return None
+
+    services = request.app[SERVICES]
+    row = await services.state.read(fetch)
+    if row is None:
+        named = " or ".join(f"{field} = {value[:200]!r}" for field, value in keys) or "this value"
+        raise ApiError(404, f"there is no profile with {named}")
+    schema = services.pipeline.definitions.schema
+    profile = load(schema, row[0], row[1])
+    profile.expire(schema, clock.now_us())
+    return Found(profile, row[2])
+
+
+def _reply(request: web.Request, found: Found, field: str | None) -> Reply:
+    definitions = request.app[SERVICES].pipeline.definitions
+    asked = request.query.get("fields")
+    names = [name.strip() for name in asked.split(",") if name.strip()] if asked else None
+    data = output(found.profile, definitions.schema, names)
+    extra: dict[str, Any] = {}
+    if _wants(request, "segments") or _wants(request, "allsegments"):
+        data["segments"] = sorted(
+            audience.slug
+            for each in found.memberships
+            if each.member and (audience := _of(definitions, each)) is not None
+        )
+    if _wants(request, "meta"):
+        by = [field] if field is not None else [each.name for each in definitions.schema.identities]
+        extra["meta"] = {"format": "json", "name": TABLE, "by_fields": by}
+    if _wants(request, "explain"):
+        extra["explain"] = _explained(found, definitions.schema)
+    return Reply(data, extra=extra)
+
+
+def _of(definitions: Any, membership: memberships.Membership) -> Audience | None:
+    found: Audience | None = definitions.audiences.get(membership.audience)
+    return found
+
+
+def _wants(request: web.Request, name: str) -> bool:
+    return request.query.get(name, "").lower() in ("true", "1", "t", "yes")
+
+
+def _explained(found: Found, schema: Schema) -> dict[str, Any]:
+    """Gives how a profile hangs together: its keys, each home fragment's own part, and the links with their events."""
+    profile = found.profile
+    links = profile.edges or []
+    parts: dict[tuple[str, str], dict[str, Any]] = {}
+    if profile.home is not None and profile.parts is None:
+        parts[profile.home] = output(profile, schema, meta=False)
+    for home, (fields, meta) in (profile.parts or {}).items():
+        own = Profile(profile.id, fields=fields, keys={}, meta=meta)
+        for key, state in fields.items():
+            slot = schema.by_key.get(key)
+            if slot is not None:
+                own.values[slot.name] = slot.render(state)
+        parts[home] = output(own, schema, meta=False)
+    fragments = []
+    for name, texts in profile.keys.items():
+        for text in texts:
+            neighbours = [list(link[2:4]) for link in links if link[:2] == [name, text]]
+            neighbours += [list(link[:2]) for link in links if link[2:4] == [name, text]]
+            fragments.append({"key": [name, text], "neighbors": neighbours, "fragment": parts.get((name, text), {})})
+    return {
+        "entity": str(profile.id),
+        "keys": profile.keys,
+        "fragments": fragments,
+        "links": [{"from": link[:2], "to": link[2:4], "lane": link[4], "position": link[5]} for link in links],
+        "conflicts": meta_values(profile.id, profile.meta, profile.keys)["_num_conflicts"],
+    }

@@ -8,15 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar, cast
 
+from streams.ql.checker import CHANGE_FUNCTIONS
 from streams.ql.errors import QueryError, diagnostic
+from streams.ql.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from streams.ql.nodes import Column, Filter, Literal, Node, OptionValue, Query
-from streams.ql.parser_expression import MAX_DEPTH, ExpressionParser, Refused
+from streams.ql.parser_expression import ExpressionParser, Refused
 from streams.ql.printer import print_node
 from streams.ql.tokens import CLAUSE_WORDS, PROPERTY_WORDS, TokenKind
 from streams.ql.tree import children, default_name
-
-MAX_BYTES = 100 * 1024
-MAX_NODES = 20_000
 
 _S = TypeVar("_S", Filter, Query)
 _FILTER_CLAUSES = ("from", "limit", "with", "alias")
@@ -73,7 +72,7 @@ def _parse(parser: _StatementParser, read: Callable[[], _R]) -> _R:
         parser.note(parser.token.at, "nested too deeply")
     if parser.diagnostics:
         raise QueryError(sorted(parser.diagnostics, key=lambda each: (each.line, each.column)))
-    return cast(_R, result)
+    return cast("_R", result)
 
 
 def _statements(parser: _StatementParser, read: Callable[[], _S]) -> list[_S]:
@@ -120,7 +119,7 @@ class _StatementParser(ExpressionParser):
         table = self.name("the name of a table")
         if table.lower().endswith(".changes"):
             # The form of an internal subscription: who entered or left an audience.
-            self.extra_functions = frozenset({"entered", "exited"})
+            self.extra_functions = CHANGE_FUNCTIONS
         if self.token.key not in {"where", "filter"}:
             self.unexpected("WHERE or FILTER and a condition")
         word = self.advance().key

@@ -13,6 +13,7 @@ from typing import NoReturn, cast
 from streams.ql import checker
 from streams.ql.errors import Diagnostic, diagnostic
 from streams.ql.lexer import tokenize
+from streams.ql.limits import MAX_DEPTH, MAX_DIAGNOSTICS
 from streams.ql.nodes import (
     Array,
     Between,
@@ -21,7 +22,6 @@ from streams.ql.nodes import (
     Call,
     Conditional,
     Exists,
-    Group,
     GroupOp,
     Ident,
     Include,
@@ -32,9 +32,7 @@ from streams.ql.nodes import (
     Unary,
 )
 from streams.ql.tokens import CLAUSE_WORDS, INFIX_WORDS, OPERAND_WORDS, RESERVED, Token, TokenKind
-
-MAX_DIAGNOSTICS = 50
-MAX_DEPTH = 100  # levels of a tree
+from streams.ql.tree import group
 
 # A tree of MAX_DEPTH levels, printed canonically, needs at most four frames of Python a level.
 _MAX_FRAMES = 440
@@ -216,10 +214,10 @@ class ExpressionParser:
                 while self.token.key == key and not self._begins_item():
                     self.advance()
                     items.append(self.expression(binding))
-                left = group(cast(GroupOp, key), items, left.at)
+                left = group(cast("GroupOp", key), items, left.at)
             else:
                 self.advance()
-                left = Binary(cast(BinaryOp, key), left, self.expression(binding), left.at)
+                left = Binary(cast("BinaryOp", key), left, self.expression(binding), left.at)
         if power == 0 and self.token.key == "if":
             left, guard = self.conditional(left)
             if guard is not None:
@@ -272,13 +270,13 @@ class ExpressionParser:
             self.expect("and", "between the two bounds of BETWEEN")
             result = Between(left, low, self.expression(_COMPARE), at)
         elif key in {"in", "intersects"}:
-            result = Binary(cast(BinaryOp, key), left, self._right_of_in(key), at)
+            result = Binary(cast("BinaryOp", key), left, self._right_of_in(key), at)
         elif self.token.key == "(" and self._lists.get(self.index):
             if key not in {"like", "contains"}:
                 raise Refused(self.token.at, f"{key} compares with one value, not with a list", "use IN for a list")
-            result = Binary(cast(BinaryOp, key), left, self._array(")"), at)
+            result = Binary(cast("BinaryOp", key), left, self._array(")"), at)
         else:
-            result = Binary(cast(BinaryOp, key), left, self.expression(_COMPARE), at)
+            result = Binary(cast("BinaryOp", key), left, self.expression(_COMPARE), at)
         self._frames -= 1
         return Unary("not", result, at) if negated else result
 
@@ -341,7 +339,7 @@ class ExpressionParser:
         if key == "*":
             self.advance()
             return MatchAll(at)
-        self.unexpected("a value")
+        return self.unexpected("a value")
 
     def _operand_word(self) -> Node:
         token = self.advance()
@@ -360,7 +358,7 @@ class ExpressionParser:
             if len(self.diagnostics) == before:
                 self.note(at, f"an empty {key.upper()} group", "give at least one condition")
             return MatchAll(at)
-        return group(cast(GroupOp, key), items, at)
+        return group(cast("GroupOp", key), items, at)
 
     def _open_parenthesis(self) -> None:
         opening = self.token
@@ -438,9 +436,8 @@ class ExpressionParser:
             self.advance()
             if self.token.kind not in {TokenKind.WORD, TokenKind.QUOTED, TokenKind.NUMBER} and self.token.key != "[":
                 self.unexpected("a name behind the dot")
-        if len(parts) == 1 and at == token.at and token.kind is TokenKind.WORD:
-            if not re.search(r"[^\W\d]", part):
-                raise Refused(at, f"{part} is neither a number nor a name", "text is written in double quotes")
+        if len(parts) == 1 and token.kind is TokenKind.WORD and not re.search(r"[^\W\d]", part):
+            raise Refused(at, f"{part} is neither a number nor a name", "text is written in double quotes")
         return Ident(tuple(parts), at)
 
     # --- lists ---
@@ -507,15 +504,14 @@ class Unclosed(Refused):
     """A bracket that is never closed: whatever follows was read inside it, so nothing more is worth saying."""
 
 
-def group(op: GroupOp, items: Sequence[Node], at: int) -> Node:
-    """Makes AND or OR of conditions: one is itself, and a nested group of the same operator is folded in."""
-    flat: list[Node] = []
-    for item in items:
-        if isinstance(item, Group) and item.op == op:
-            flat.extend(item.items)
-        else:
-            flat.append(item)
-    return flat[0] if len(flat) == 1 else Group(op, tuple(flat), at)
+def parse_ident(text: str) -> Ident | None:
+    """Reads a whole text as a field, or gives None when it is something else."""
+    parser = ExpressionParser(text, in_filter=True)
+    try:
+        node = parser.expression()
+    except Refused:
+        return None
+    return node if parser.token.kind is TokenKind.END and isinstance(node, Ident) else None
 
 
 def _parentheses_with_lists(tokens: Sequence[Token]) -> dict[int, bool]:
@@ -554,7 +550,7 @@ def _begins_operand(token: Token, tokens: Sequence[Token], index: int) -> bool:
         if token.key == "not":
             return following.key not in _NEGATABLE
         return token.key not in INFIX_WORDS
-    return token.kind is not TokenKind.SYMBOL and token.kind is not TokenKind.END
+    return token.kind not in {TokenKind.SYMBOL, TokenKind.END}
 
 
 def _continues(token: Token) -> bool:

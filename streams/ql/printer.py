@@ -42,7 +42,7 @@ def print_filter(statement: Filter) -> str:
     table = print_name(statement.table)
     if statement.columns:
         columns = ", ".join(_column(column) for column in statement.columns)
-        parts = [f"SELECT {columns} FROM {table} FILTER {print_node(statement.where)}"]
+        parts = [f"SELECT {columns} FROM {table} FILTER {print_node(statement.where)}"]  # noqa: S608 (FilterQL, not SQL)
     else:
         parts = [f"FILTER {print_node(statement.where)}"]
         if statement.table != "user":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from streams.ql.nodes import (
     Array,
@@ -13,6 +14,7 @@ from streams.ql.nodes import (
     Exists,
     Filter,
     Group,
+    GroupOp,
     Ident,
     IsNull,
     MatchAll,
@@ -48,6 +50,39 @@ def walk(root: Node) -> Iterator[Node]:
         node = pending.pop()
         yield node
         pending.extend(reversed(children(node)))
+
+
+def rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
+    """Gives the node with every part replaced by what `change` makes of it."""
+    match node:
+        case Group(items=items) | Array(items=items):
+            return replace(node, items=tuple(map(change, items)))
+        case Call(args=args):
+            return replace(node, args=tuple(map(change, args)))
+        case Binary(left=left, right=right):
+            return replace(node, left=change(left), right=change(right))
+        case Unary(operand=operand):
+            return replace(node, operand=change(operand))
+        case Between(value=value, low=low, high=high):
+            return replace(node, value=change(value), low=change(low), high=change(high))
+        case IsNull(value=value) | Exists(value=value):
+            return replace(node, value=change(value))
+        case Conditional(value=value, condition=condition, otherwise=otherwise):
+            last = None if otherwise is None else change(otherwise)
+            return replace(node, value=change(value), condition=change(condition), otherwise=last)
+        case _:
+            return node
+
+
+def group(op: GroupOp, items: Sequence[Node], at: int) -> Node:
+    """Makes AND or OR of conditions: one is itself, and a nested group of the same operator is folded in."""
+    flat: list[Node] = []
+    for item in items:
+        if isinstance(item, Group) and item.op == op:
+            flat.extend(item.items)
+        else:
+            flat.append(item)
+    return flat[0] if len(flat) == 1 else Group(op, tuple(flat), at)
 
 
 def statement_expressions(statement: Filter | Query) -> list[Node]:

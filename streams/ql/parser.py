@@ -12,7 +12,8 @@ from streams.ql.checker import CHANGE_FUNCTIONS
 from streams.ql.errors import QueryError, diagnostic
 from streams.ql.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from streams.ql.nodes import Column, Filter, Literal, Node, OptionValue, Query
-from streams.ql.parser_expression import ExpressionParser, Refused
+from streams.ql.parser_cursor import Refused
+from streams.ql.parser_expression import ExpressionParser
 from streams.ql.printer import print_node
 from streams.ql.tokens import CLAUSE_WORDS, PROPERTY_WORDS, TokenKind
 from streams.ql.tree import children, default_name
@@ -84,7 +85,7 @@ def _statements(parser: _StatementParser, read: Callable[[], _S]) -> list[_S]:
             return found
         try:
             found.append(read())
-            if parser.token.kind is not TokenKind.END and parser.token.key != ";":
+            if not parser.at_end():
                 parser.unexpected_clause()
         except Refused as refused:
             parser.note(refused.at, refused.message, refused.hint)
@@ -129,7 +130,7 @@ class _StatementParser(ExpressionParser):
         return self._filter_clauses(statement, _FILTER_CLAUSES[1:])
 
     def _condition(self, word: str) -> Node:
-        if self.token.kind is TokenKind.END or self.token.key == ";":
+        if self.at_end():
             self.unexpected(f"a condition behind {word}", "* matches everybody")
         node = self.expression()
         self.limit(node)
@@ -191,7 +192,7 @@ class _StatementParser(ExpressionParser):
                         self.unexpected("OR between identity columns", "write BY a OR b")
                     if not self.accept("or"):
                         break
-        if self.token.kind is not TokenKind.END and self.token.key != ";":
+        if not self.at_end():
             self.unexpected_clause()
         missing = [clause.upper() for clause in ("from", "into", "by", "alias") if clause not in clauses]
         if missing:
@@ -212,7 +213,7 @@ class _StatementParser(ExpressionParser):
                 columns.append(self._column())
                 if self.accept(","):
                     continue
-                if self.token.key == "from" or self.token.kind is TokenKind.END or self.token.key == ";":
+                if self.token.key == "from" or self.at_end():
                     break
                 if self._is_clause_here():
                     self.unexpected("a comma or FROM")
@@ -227,7 +228,7 @@ class _StatementParser(ExpressionParser):
     def _skip_column(self) -> bool:
         """Goes on at the next column; tells whether there is one."""
         depth = 0
-        while self.token.kind is not TokenKind.END and self.token.key != ";":
+        while not self.at_end():
             key = self.token.key
             if key == "from" and self._is_clause_here():
                 return False
@@ -375,7 +376,7 @@ class _StatementParser(ExpressionParser):
     def skip_statement(self) -> None:
         """Goes on at the next `;` or the end."""
         self._frames, self._listing = 0, False
-        while self.token.kind is not TokenKind.END and self.token.key != ";":
+        while not self.at_end():
             self.advance()
 
     def check_size(self) -> None:

@@ -37,6 +37,9 @@ INFIX_WORDS = frozenset(
     {"and", "or", "not", "in", "like", "contains", "intersects", "between", "is", "if", "else", "as"}
 )
 
+# Operators that NOT may stand before.
+NEGATABLE = frozenset({"in", "like", "contains", "intersects", "between"})
+
 # Words that begin a clause or a column's property.
 CLAUSE_WORDS = frozenset({"select", "filter", "from", "where", "limit", "with", "alias", "into", "by"})
 PROPERTY_WORDS = frozenset({"kind", "mergeop", "shortdesc", "longdesc", "capacity", "keep_days"})

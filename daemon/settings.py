@@ -104,13 +104,45 @@ class Identity(Section):
 class Bus(Section):
     """How triggers reach their subscriptions."""
 
+    store_s: float = setting(
+        0.2, "how long acknowledgements are gathered before they are stored together", "s", gt=0, le=10
+    )
+
 
 class Jobs(Section):
     """How jobs run and recover."""
 
+    retry_s: float = setting(5.0, "how long a delivery is tried again inside a run, doubling", "s", ge=0, le=60)
+    back_off_s: float = setting(60.0, "first sleep after an error; doubles with each one more", "s", gt=0)
+    back_off_longest_s: float = setting(3600.0, "longest sleep after an error", "s", gt=0)
+    retry_after_longest_s: float = setting(
+        3600.0, "longest sleep that a destination may ask for by Retry-After", "s", gt=0
+    )
+    fail_after_s: float = setting(36_000.0, "errors in a row for so long make a job failed", "s", ge=0)
+    stop_s: float = setting(
+        3.0, "how long a run may take to end when it is paused or the daemon stops; then it is left alone", "s", gt=0, le=8
+    )
+    purge_days: float = setting(
+        90.0, "failed, paused and completed jobs are deleted so long after their last change", "days", gt=0
+    )
+    request_timeout_s: float = setting(30.0, "deadline of each request of a connector", "s", gt=0, le=600)
+    allow_loopback: bool = setting(True, "connectors may reach addresses of this host")
+    allow_private: bool = setting(
+        False, "connectors may reach private and link-local addresses, as in a company network"
+    )
+
 
 class Retention(Section):
     """How long what is kept is kept."""
+
+    triggers_days: float = setting(
+        7.0, "triggers are kept so long, and always until every live subscription is done with them", "days", ge=0
+    )
+    dead_cursor_days: float = setting(
+        30.0, "a failed, paused or sleeping job's triggers older than this are given up, with an error in the log",
+        "days", gt=0,
+    )
+    sweep_s: float = setting(600.0, "how often what is too old is looked for", "s", gt=0)
 
 
 class Store(Section):

@@ -1,0 +1,45 @@
+"""What a connector raises decides the state of its job; these three are the whole contract.
+
+Any other exception counts as transient too, with its traceback in the log, and is counted apart.
+"""
+
+from __future__ import annotations
+
+
+class TransientError(Exception):
+    """The destination could not take it now: the job sleeps and goes on from where it was.
+
+    `retry_after` (seconds) is what the destination asked for; such a sleep is not counted as an error.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AuthError(TransientError):
+    """The destination refused the authorization: as transient, and the authorization is unhealthy."""
+
+
+class ConfigError(Exception):
+    """The job cannot work as it is configured: it fails at once. The message says what to change."""
+
+
+def gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Gives the error of a task group that decides: configuration, then authorization, then a bug, then transient."""
+    leaves = list(_leaves(group))
+    for decides in (
+        lambda error: isinstance(error, ConfigError),
+        lambda error: isinstance(error, AuthError),
+        lambda error: not isinstance(error, TransientError),
+    ):
+        for leaf in leaves:
+            if decides(leaf):
+                return leaf
+    return leaves[0]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [error]

@@ -1,0 +1,386 @@
+"""The batches of one run: read from the log and from the members, given out under lease, settled.
+
+What was read stands in a queue in order. A batch takes from its front, but not past a message of the same profile that
+is under lease or was passed over: so a slow message holds up its profile and nothing else, and batches fill up
+whatever the concurrency. Pages of the log and pages of members alternate, so that neither waits for the other's end.
+
+Why a backfill is never stale: a page of members holds only memberships that have not changed since the subscription
+began, as of the page's reading. A later change stands in the log behind all that was read before, so its message
+comes into the queue after the page's, and order per profile keeps it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+
+from structlog.typing import FilteringBoundLogger
+
+from connectors.sdk.run import Batching, Message
+from daemon import clock, log
+from daemon.bus.cursor import Cursor
+from daemon.bus.messages import Builder, Definitions
+from daemon.model.subscription import Outcome
+from daemon.store import trigger_log
+from daemon.store.database import Database
+from daemon.store.trigger_log import Member
+from streams.trigger import TriggerRow
+
+#: Messages that are read ahead of their sending, at most; their profiles are not.
+WINDOW = 1000
+#: Triggers of a page of the log, and profiles of a page of members. A page of members is how long live ones may wait.
+LIVE_PAGE = 512
+MEMBER_PAGE = 100
+#: Profiles read in one step before their sending: how many, and of how many characters in all.
+BODIES = 64
+BODY_BUDGET = 1_000_000
+#: How long messages are made before the loop gets its turn, in seconds.
+SLICE_S = 0.001
+
+
+class _Pending:
+    """A message that is to be sent; `place` is its first trigger id, of a backfill its profile."""
+
+    __slots__ = ("backfill", "body", "place", "profile", "read_at", "rows", "snapshot")
+
+    def __init__(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, read_at: float) -> None:
+        self.rows = rows
+        self.profile = rows[0].profile_id
+        self.snapshot = snapshot  # the trigger whose kept fields are the profile's last
+        self.backfill = backfill
+        self.place = self.profile if backfill else rows[0].id
+        self.read_at = read_at
+        self.body: str | None = None  # "" once it is known that there is none
+
+
+class _Loan:
+    """What the feed keeps of a lease: the first place in each cursor, and for unordered ones every place."""
+
+    __slots__ = ("backfill", "backfill_first", "enters", "exits", "live", "live_first", "profiles")
+
+    def __init__(self, pending: Iterable[_Pending], messages: Sequence[Message], *, ordered: bool) -> None:
+        pending = list(pending)
+        live = [each.place for each in pending if not each.backfill]
+        backfill = [each.place for each in pending if each.backfill]
+        self.live_first = min(live, default=None)
+        self.backfill_first = min(backfill, default=None)
+        self.enters = sum(each.enters for each in messages)
+        self.exits = sum(each.exits for each in messages)
+        # An ordered run settles in order, and may hold very many: the first places are enough.
+        self.live: list[int] = [] if ordered else live
+        self.backfill: list[int] = [] if ordered else backfill
+        self.profiles: list[int] = [] if ordered else [each.profile for each in pending]
+
+
+class BatchLease:
+    """Messages on loan to a run; see `connectors.sdk.run.Lease`."""
+
+    __slots__ = ("_feed", "_messages", "_number")
+
+    def __init__(self, feed: Feed, number: int, messages: Sequence[Message]) -> None:
+        self._feed = feed
+        self._number = number
+        self._messages = messages
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The messages in the order in which they are to arrive; empty once settled."""
+        return self._messages
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was acknowledged or omitted."""
+        return not self._feed.holds(self._number)
+
+    def ack(self) -> None:
+        """Moves the subscription past these messages; an ordered lease takes those before it along."""
+        self._feed.settle(self._number, Outcome.DELIVERED)
+        self._messages = ()
+
+    def omit(self, reason: str) -> None:
+        """Moves past these messages without having delivered them, and says why in the log."""
+        if not self.settled:
+            first, last = self._messages[0].id, self._messages[-1].id
+            self._feed.settle(self._number, Outcome.OMITTED)
+            self._feed.log.warning(
+                "triggers_omitted", messages=len(self._messages), first=first, last=last, reason=reason
+            )
+        self._messages = ()
+
+    def failed(self, error: Exception) -> None:
+        """Counts and logs an attempt that failed."""
+        if not self.settled:
+            self._feed.attempt_failed()
+            self._feed.log.warning(
+                "delivery_failed", messages=len(self._messages), first=self._messages[0].id, error=str(error)
+            )
+
+
+class Feed:
+    """Gives out the batches of one run; several of its tasks may ask."""
+
+    def __init__(
+        self,
+        cursor: Cursor,
+        state: Database,
+        builder: Builder,
+        batching: Batching,
+        *,
+        ordered: bool,
+        on_settled: Callable[[Cursor, Outcome], None],
+        logger: FilteringBoundLogger | None = None,
+    ) -> None:
+        self.log = logger if logger is not None else log.get(job=cursor.job_id)
+        self._cursor = cursor
+        self._state = state
+        self._builder = builder
+        self._batching = batching
+        self._ordered = ordered
+        self._on_settled = on_settled
+        self._queue: OrderedDict[int, _Pending] = OrderedDict()
+        self._read_number = 0
+        self._loans: OrderedDict[int, _Loan] = OrderedDict()
+        self._lease_number = 0
+        self._busy: dict[int, int] = {}
+        self._members_next = False
+        self._changed = asyncio.Event()
+        self._assembling = asyncio.Lock()
+        cursor.unsettled, cursor.wake = self._unsettled, self._changed.set
+
+    async def next(self, timeout_s: float | None = None) -> BatchLease | None:
+        """Gives the next batch, None after `timeout_s` without one."""
+        try:
+            async with asyncio.timeout(timeout_s), self._assembling:
+                return await self._assemble()
+        except TimeoutError:
+            return None
+
+    def holds(self, number: int) -> bool:
+        """Says whether the lease of this number is still to be settled."""
+        return number in self._loans
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        """Ends a lease; of an ordered run also those before it, as delivered."""
+        if number not in self._loans:
+            return
+        if self._ordered:
+            while (first := next(iter(self._loans))) != number:
+                self._end(self._loans.pop(first), Outcome.DELIVERED)
+        self._end(self._loans.pop(number), outcome)
+        self._cursor.acked_us = clock.now_us()
+        self._finish_backfill()
+        self._changed.set()
+        self._on_settled(self._cursor, outcome)
+
+    def attempt_failed(self) -> None:
+        """Counts an attempt that failed."""
+        self._cursor.failed += 1
+        self._on_settled(self._cursor, Outcome.FAILED)
+
+    # --- batches
+
+    async def _assemble(self) -> BatchLease:
+        """Waits for a batch: full, or its first message has waited long enough."""
+        loop = asyncio.get_running_loop()
+        taken: OrderedDict[int, Message] = OrderedDict()
+        size = 0
+        while True:
+            self._changed.clear()
+            size, full = await self._take(taken, size)
+            if full:
+                return self._lend(taken)
+            if await self._read():
+                continue
+            if not taken:
+                await self._changed.wait()
+                continue
+            due = self._queue[next(iter(taken))].read_at + self._batching.age_s
+            if loop.time() >= due:
+                return self._lend(taken)
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+            except TimeoutError:
+                return self._lend(taken)
+
+    async def _take(self, taken: OrderedDict[int, Message], size: int) -> tuple[int, bool]:
+        """Adds what the queue can give to a batch that is being made; gives its size and whether it is full.
+
+        What is taken stays in the queue until the batch is lent: a run cancelled here has lost nothing.
+        """
+        loop = asyncio.get_running_loop()
+        most = self._batching
+        started = loop.time()
+        while True:
+            needed = self._candidates(taken, most.count - len(taken))
+            if not needed:
+                return size, False
+            if any(self._queue[number].body is None for number in needed):
+                await self._read_bodies(self._candidates(taken, max(len(needed), BODIES)))
+            for number in needed:
+                pending = self._queue[number]
+                if pending.body is None:
+                    break  # the budget did not reach so far
+                made = self._builder.build(pending.rows, pending.body or None, backfill=pending.backfill)
+                if taken and size + len(made.body) > most.bytes:
+                    return size, True
+                taken[number] = made
+                size += len(made.body)
+                if len(taken) >= most.count or size >= most.bytes:
+                    return size, True
+                if loop.time() - started > SLICE_S:
+                    await asyncio.sleep(0)
+                    started = loop.time()
+
+    def _candidates(self, taken: OrderedDict[int, Message], limit: int) -> list[int]:
+        """Gives what may be sent next, in order, `limit` at most."""
+        found: list[int] = []
+        held: set[int] = set()
+        for number, pending in self._queue.items():
+            if number in taken:
+                continue
+            profile = pending.profile
+            if profile in held:
+                continue
+            if profile in self._busy:
+                held.add(profile)
+                continue
+            found.append(number)
+            if len(found) >= limit:
+                break
+        return found
+
+    async def _read_bodies(self, numbers: Sequence[int]) -> None:
+        """Reads the profiles of these messages, as far as the budget reaches; at least the first."""
+        lacking = [self._queue[number] for number in numbers if self._queue[number].body is None][:BODIES]
+        profiles = list(dict.fromkeys(each.profile for each in lacking if each.snapshot is None))
+        snapshots = [each.snapshot for each in lacking if each.snapshot is not None]
+        found = await self._state.read(lambda db: trigger_log.bodies(db, profiles, snapshots, BODY_BUDGET))
+        for pending in lacking:
+            if pending.snapshot is not None:
+                pending.body = found.snapshots.get(pending.snapshot, "")
+            elif pending.profile in found.profiles:
+                pending.body = found.profiles[pending.profile] or ""
+
+    def _lend(self, taken: OrderedDict[int, Message]) -> BatchLease:
+        pending = [self._queue.pop(number) for number in taken]
+        messages = tuple(taken.values())
+        loan = _Loan(pending, messages, ordered=self._ordered)
+        for profile in loan.profiles:
+            self._busy[profile] = self._busy.get(profile, 0) + 1
+        self._lease_number += 1
+        self._loans[self._lease_number] = loan
+        return BatchLease(self, self._lease_number, messages)
+
+    def _end(self, loan: _Loan, outcome: Outcome) -> None:
+        for profile in loan.profiles:
+            left = self._busy[profile] - 1
+            if left:
+                self._busy[profile] = left
+            else:
+                del self._busy[profile]
+        cursor = self._cursor
+        cursor.done_live.update(loan.live)
+        cursor.done_backfill.update(loan.backfill)
+        if outcome is Outcome.OMITTED:
+            cursor.omitted += loan.enters + loan.exits
+        else:
+            cursor.added += loan.enters
+            cursor.removed += loan.exits
+
+    # --- reading
+
+    async def _read(self) -> bool:
+        """Reads a page, of the log and of the members in turn; False when there is nothing to read, or no room."""
+        cursor = self._cursor
+        if len(self._queue) >= WINDOW:
+            return False
+        live = not cursor.caught_up
+        members = cursor.backfilling and not cursor.backfill_ended
+        if members and (self._members_next or not live):
+            self._members_next = False
+            await self._read_members()
+        elif live:
+            self._members_next = True
+            await self._read_log()
+        else:
+            return False
+        return True
+
+    async def _read_log(self) -> None:
+        cursor = self._cursor
+        cursor.touched = False
+        page = await self._state.read(
+            lambda db: trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE)
+        )
+        for _, group in groupby(page.triggers, lambda row: (row.commit_id, row.profile_id)):
+            rows = list(group)
+            if rows[0].id not in cursor.done_live:
+                snapshot = next((row.id for row in rows if row.id in page.with_snapshot), None)
+                self._enqueue(rows, snapshot, backfill=False)
+        cursor.read_to = max(cursor.read_to, page.read_to)
+        cursor.caught_up = page.read_to >= page.head and not cursor.touched
+
+    async def _read_members(self) -> None:
+        cursor = self._cursor
+        since = cursor.backfill_trigger
+        if since is None:
+            return
+        page = await self._state.read(
+            lambda db: trigger_log.members(
+                db, cursor.wanted.audiences, since, cursor.backfill_read_to, MEMBER_PAGE
+            )
+        )
+        for profile, group in groupby(page.members, lambda member: member.profile_id):
+            if profile not in cursor.done_backfill:
+                self._enqueue([_as_enter(member) for member in group], None, backfill=True)
+        if page.read_to is not None:
+            cursor.backfill_read_to = page.read_to
+        else:
+            cursor.backfill_read_to = max(cursor.backfill_read_to, page.members[-1].profile_id if page.members else 0)
+            cursor.backfill_ended = True
+            self._finish_backfill()
+
+    def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool) -> None:
+        self._read_number += 1
+        read_at = asyncio.get_running_loop().time()
+        self._queue[self._read_number] = _Pending(rows, snapshot, backfill=backfill, read_at=read_at)
+
+    def _finish_backfill(self) -> None:
+        cursor = self._cursor
+        if cursor.backfilling and cursor.backfill_ended and self._unsettled()[1] is None:
+            cursor.backfill_trigger = None
+            self.log.info("backfill_finished", subscription=cursor.id)
+            self._on_settled(cursor, Outcome.DELIVERED)
+
+    def _unsettled(self) -> tuple[int | None, int | None]:
+        """Gives the first of what was read and is not settled: trigger id, profile id."""
+        live = [loan.live_first for loan in self._loans.values() if loan.live_first is not None]
+        backfill = [loan.backfill_first for loan in self._loans.values() if loan.backfill_first is not None]
+        for pending in self._queue.values():
+            if not pending.backfill:
+                live.append(pending.place)
+                break
+        for pending in self._queue.values():
+            if pending.backfill:
+                backfill.append(pending.place)
+                break
+        return min(live, default=None), min(backfill, default=None)
+
+
+def _as_enter(member: Member) -> TriggerRow:
+    """Gives the enter that made someone the member that it is."""
+    return TriggerRow(
+        id=member.trigger_id,
+        commit_id=member.trigger_id,
+        profile_id=member.profile_id,
+        audience=member.audience,
+        kind="enter",
+        sequence=0,
+        at_us=member.entered_us,
+        entered_us=member.entered_us,
+        until_us=None,
+        cause="event",
+    )

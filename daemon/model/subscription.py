@@ -1,0 +1,72 @@
+"""Which triggers a subscription wants, and how far it is done with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Events(StrEnum):
+    """Which kinds of trigger a subscription takes."""
+
+    BOTH = "both"
+    ENTERS = "enters"
+    EXITS = "exits"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds in the trigger log that it takes."""
+        return {"both": ("enter", "exit"), "enters": ("enter",), "exits": ("exit",)}[self.value]
+
+
+class Outcome(StrEnum):
+    """What became of a message that was handed to a destination."""
+
+    DELIVERED = "delivered"
+    OMITTED = "omitted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The filter of a subscription: audiences by number, and kinds."""
+
+    audiences: frozenset[int]
+    events: Events
+
+    def touched_by(self, audiences: Collection[int]) -> bool:
+        """Tells whether a commit that moved `audiences` may hold a trigger for it."""
+        return not self.audiences.isdisjoint(audiences)
+
+
+def done_up_to(read_to: int, unsettled: Iterable[int]) -> int:
+    """Gives the cursor: everything up to it is done with, when `unsettled` of what was read to `read_to` is not."""
+    return min((each - 1 for each in unsettled), default=read_to)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is done beyond the two cursors: first trigger ids of live messages, profiles of the backfill."""
+
+    live: frozenset[int] = frozenset()
+    backfill: frozenset[int] = frozenset()
+
+    def beyond(self, position: int, profile: int) -> Ahead:
+        """Leaves out what the cursors have passed."""
+        return Ahead(
+            frozenset(each for each in self.live if each > position),
+            frozenset(each for each in self.backfill if each > profile),
+        )
+
+    def dump(self) -> str:
+        """Gives it as JSON text."""
+        parts = {"live": sorted(self.live), "backfill": sorted(self.backfill)}
+        return json.dumps({name: ids for name, ids in parts.items() if ids}, separators=(",", ":"))
+
+    @classmethod
+    def load(cls, text: str) -> Ahead:
+        """Reads what `dump` gave."""
+        parts = json.loads(text)
+        return cls(frozenset(parts.get("live", ())), frozenset(parts.get("backfill", ())))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
 
 from streams.ql.coerce import texts, to_date, to_int, to_text
 from streams.ql.functions.registry import EXAMPLE_NOW, example, function
+from streams.ql.glob import matches
 from streams.ql.missing import MISSING, Missing, Value, is_nil
 
 
@@ -191,6 +190,7 @@ def mapinvert(x: Value) -> dict[str, str] | Missing:
         example("apples", "app*", gives=None),
         example("apples", "ban", gives="apples"),
         example(["apples"], "app", gives=MISSING),
+        example(["apples", "oranges", ""], [""], gives=["apples", "oranges"]),
     ],
 )
 def filter_(x: Value, pattern: Value, *more: Value) -> Value:
@@ -224,7 +224,7 @@ def _filtered(x: Value, patterns: tuple[Value, ...], *, keep: bool) -> Value:
     if is_nil(x):
         return MISSING
     if isinstance(x, str):
-        return x if _matches(x, globs, of_text=True) is keep else None
+        return x if _matches(x, globs) is keep else None
     if isinstance(x, dict):
         return {key: value for key, value in x.items() if _matches(key, globs) is keep} or MISSING
     if isinstance(x, list):
@@ -232,24 +232,14 @@ def _filtered(x: Value, patterns: tuple[Value, ...], *, keep: bool) -> Value:
     return MISSING
 
 
-def _matches(text: str, globs: list[str], *, of_text: bool = False) -> bool:
-    for glob in globs:
-        pattern = glob.replace("%", "*")
-        if "*" in pattern:
-            if glob_pattern(pattern).fullmatch(text):
+def _matches(text: str, patterns: list[str]) -> bool:
+    for pattern in patterns:
+        if "*" in pattern or "%" in pattern:
+            if matches(pattern, text):
                 return True
-        elif text and text.startswith(pattern) and (pattern or not of_text):
+        elif text.startswith(pattern) and (pattern or not text):  # empty text fits empty text only
             return True
     return False
-
-
-@lru_cache(maxsize=512)
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """Gives the expression of a glob with `*` only. Linear: runs of `*` are one, and each part is found in turn."""
-    first, *rest = re.split(r"\*+", glob)
-    # Atomic groups: once a part is found at its first place, going back would gain nothing.
-    middle = "".join(f"(?>.*?{re.escape(part)})" for part in rest[:-1])
-    return re.compile(f"{re.escape(first)}{middle}.*{re.escape(rest[-1])}", re.DOTALL)
 
 
 def _flat(nested: Mapping[str, Value], before: str = "") -> dict[str, Value]:

@@ -1,5 +1,7 @@
-"""LIKE: a pattern against a whole text. `*` and `%` stand for any run, `?` for one character, `[a-z]` for one
-of a class; a backslash takes the next character as it is.
+"""LIKE: a pattern against a whole text.
+
+`*` and `%` stand for any run, `?` for one character, `[a-z]` for one of a class; a backslash takes the next
+character as it is.
 
 Never a backtracking search: patterns of literals and stars are looked for from left to right, the others go
 to RE2, which is linear in the text.

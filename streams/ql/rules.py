@@ -12,6 +12,7 @@ evaluable.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -30,6 +31,8 @@ ORDER: Final = (">", ">=", "<", "<=")
 COMPARISONS: Final = (*EQUALITY, *ORDER)
 ARITHMETIC: Final = ("+", "-", "*", "/", "%")
 MEMBERSHIP: Final = ("in", "intersects")
+#: What an operator becomes when its sides change places.
+MIRRORED: Final = {"=": "=", "!=": "!=", ">": "<", ">=": "<=", "<": ">", "<=": ">="}
 OPERATORS: Final = (*COMPARISONS, "like", "contains", *MEMBERSHIP, *ARITHMETIC)
 
 _INT_MIN: Final = -(2**63)
@@ -114,24 +117,22 @@ def seconds(date: Any) -> Any:
 
 
 def number_of(text: str) -> float:
-    """Gives the number that a text is compared as: an int where it is one, else a float, else NaN."""
-    try:
-        if "_" not in text and text.isascii():
-            return int(text) if len(text) <= _LONGEST_INT else _finite(float(text))
-    except ValueError:
-        pass
-    try:
-        stripped = text.translate(_MONEY)
-        if "_" not in stripped and stripped.isascii() and stripped.lower().strip("+-") not in _NOT_NUMBERS:
-            return _finite(float(stripped))
-    except ValueError:
-        pass
+    """Gives the number that a text is compared as: an int where it is one, else a float, else NaN.
+
+    Money signs, thousands separators and spaces are taken out where it is no number with them.
+    """
+    for attempt in (text, text.translate(_MONEY)):
+        if not _NUMERIC.fullmatch(attempt):
+            continue
+        if attempt.lstrip("+-").isdigit():
+            number = int(attempt)
+            return number if _INT_MIN <= number <= _INT_MAX else float(number)
+        return _finite(float(attempt))
     return _NAN
 
 
-_LONGEST_INT: Final = 18
 _MONEY: Final = str.maketrans("", "", "$,£€ ")
-_NOT_NUMBERS: Final = frozenset({"inf", "infinity", "nan"})
+_NUMERIC: Final = re.compile(r"[+-]?(?:[0-9]{1,300}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 
 
 def _finite(number: float) -> float:
@@ -205,7 +206,7 @@ _ARITHMETIC: Final[dict[str, Rule]] = {
 def _text(value: Value) -> str | None:
     """The text of a list's element; None for what has none."""
     if value.__class__ is TEXT:
-        return value  # type: ignore[no-any-return]
+        return value
     text = None if value.__class__ is LIST else to_text(value)
     return text if isinstance(text, str) else None
 
@@ -321,6 +322,10 @@ def _comparing_lists(operator: str) -> Rule:
     return lambda left, right: _list_compared(operator, left, right)
 
 
+def _with_sides_changed(operator: str) -> Rule:
+    return lambda left, right: _list_compared(MIRRORED[operator], right, left)
+
+
 def _with_bool(operator: str) -> Rule:
     return lambda left, right: _text_with_bool(operator, left, right)
 
@@ -349,6 +354,7 @@ def _rows(operator: str) -> dict[tuple[type, type], Rule]:
         put([DATE], [DATE, TEXT, *numbers], _comparing_dates(operator))
         put([TEXT, *numbers], [DATE], _comparing_dates(operator))
         put([LIST], [*kinds], _comparing_lists(operator))
+        row(DATE, LIST, _with_sides_changed(operator))
     if operator in EQUALITY:
         row(TEXT, TEXT, _COMPARE[operator])
         row(BOOL, BOOL, _COMPARE[operator])

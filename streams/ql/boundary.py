@@ -1,0 +1,264 @@
+"""When a filter could next give another result by time alone (FACTS 3.4).
+
+Every now-relative term names the whole seconds at which it can change for given data. The boundary is the first
+of them at which evaluating again gives another result; that calendar steps sometimes go back is in the terms
+(`Anchor.flips`), that terms cancel out is settled by evaluating. Functions that read the clock in a way of their
+own (`hourofday()`) have no such seconds: the coming hours, days and months are looked at instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from streams.ql import rules
+from streams.ql.coerce import to_date, to_number
+from streams.ql.compiler_fields import Fields, Unknown
+from streams.ql.compiler_source import Unit, Writer
+from streams.ql.datemath import LATEST, SECOND, Anchor, Operator, anchor
+from streams.ql.functions import FUNCTIONS
+from streams.ql.kinds import Kind
+from streams.ql.missing import MISSING, Value
+from streams.ql.nodes import Between, Binary, Call, Ident, Literal, Node
+from streams.ql.tree import children
+
+Evaluate = Callable[[Mapping[str, Value], datetime], tuple[bool, bool]]
+Find = Callable[[Mapping[str, Value], datetime], datetime | None]
+
+#: Seconds looked at for one profile. Beyond them the last one is given: to look again then is not wrong.
+_MOST_POINTS: Final = 4096
+_HOURS: Final = 8 * 24
+_DAYS: Final = 400
+_MONTHS: Final = 12 * 40
+_UNDATED: Final = frozenset({Kind.STRING, Kind.INT, Kind.NUMBER, Kind.BOOL, Kind.STRINGS, Kind.TS_STRINGS})
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """`value OPERATOR anchor`. `reads` when text and numbers are compared as dates too."""
+
+    value: Node
+    anchor: Anchor
+    operator: Operator
+    reads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`timewindow(times, count, days)`."""
+
+    times: Node
+    days: Node
+
+
+class Clockwork:
+    """The now-relative parts of trees."""
+
+    def __init__(self, trees: Iterable[Node], fields: Fields) -> None:
+        self._fields = fields
+        self.terms: list[Term | Window] = []
+        self.other = False  # a part whose changes no term names
+        pending = list(trees)
+        while pending:
+            pending.extend(self._take(pending.pop()))
+
+    @property
+    def ticks(self) -> bool:
+        """Whether time alone can change the result."""
+        return bool(self.terms) or self.other
+
+    def _take(self, node: Node) -> Iterable[Node]:
+        """Notes what the node itself is; gives the nodes below it that are still to be looked at."""
+        match node:
+            case Binary(op=op, left=left, right=right) if op in rules.COMPARISONS:
+                if (found := self._relative(right, left)) is not None:
+                    self.terms.append(Term(left, found, op, isinstance(right, Call)))
+                    return [left]
+                if (found := self._relative(left, right)) is not None:
+                    mirrored: Operator = rules.MIRRORED[op]  # type: ignore[assignment]
+                    self.terms.append(Term(right, found, mirrored, isinstance(left, Call)))
+                    return [right]
+            case Between(value=value, low=low, high=high):
+                return self._between(value, low, high)
+            case Call(name="timewindow", args=(times, _count, days)):
+                self.terms.append(Window(times, days))
+            case Call(name=name, args=args):
+                function = FUNCTIONS.get(name)
+                if function is not None and function.takes_now and _reads_clock(name, args):
+                    self.other = True
+            case _:
+                pass
+        return children(node)
+
+    def _between(self, value: Node, low: Node, high: Node) -> list[Node]:
+        now = self._relative(value, low) if isinstance(value, Call) else None
+        if now is not None:
+            self.terms.append(Term(low, now, "<", reads=True))
+            self.terms.append(Term(high, now, ">", reads=True))
+            return [low, high]
+        rest = [value]
+        bounds: tuple[tuple[Node, Operator], ...] = ((low, ">"), (high, "<"))
+        for bound, operator in bounds:
+            found = self._relative(bound, value)
+            if found is None:
+                rest.append(bound)
+            else:
+                self.terms.append(Term(value, found, operator, reads=False))
+        return rest
+
+    def _relative(self, node: Node, other: Node) -> Anchor | None:
+        """Gives the anchor that `node` is beside `other`, or None."""
+        match node:
+            case Literal(value=str(text)):
+                return anchor(text) if self._may_be_date(other) else None
+            case Call(name="now", args=()):
+                return Anchor()
+            case Call(name="todate", args=(Literal(value=str(text)),)):
+                return anchor(text)
+            case Call(name="todatein", args=(Literal(value=str(text)), _zone)):
+                return anchor(text)
+            case _:
+                return None
+
+    def _may_be_date(self, node: Node) -> bool:
+        if not isinstance(node, Ident):
+            return not isinstance(node, Literal)
+        found = self._fields.resolve(node)
+        return isinstance(found, Unknown) or found.kind not in _UNDATED
+
+
+def boundary_of(clockwork: Clockwork, fields: Fields, evaluate: Evaluate) -> Find:
+    """Makes the function that finds a filter's boundary for a profile's values at a moment."""
+    if not clockwork.ticks:
+        return _never
+    sources = _sources(clockwork, fields)
+
+    def find(data: Mapping[str, Value], now: datetime) -> datetime | None:
+        points = sorted({point for source in sources for point in source(data, now) if point > now})
+        if not points and not clockwork.other:
+            return None
+        current = evaluate(data, now)
+        if clockwork.other:
+            return _searched(evaluate, data, now, current, points)
+        for count, point in enumerate(points):
+            if evaluate(data, point) != current or count == _MOST_POINTS:
+                return point
+        return None
+
+    return find
+
+
+def _never(_data: Mapping[str, Value], _now: datetime) -> None:
+    return None
+
+
+Source = Callable[[Mapping[str, Value], datetime], Iterator[datetime]]
+
+
+def _sources(clockwork: Clockwork, fields: Fields) -> list[Source]:
+    """For each term the function that gives its candidate seconds."""
+    unit = Unit(fields, fast=False)
+    writer = Writer(unit)
+    parts: list[tuple[Term | Window, list[str]]] = []
+    for term in clockwork.terms:
+        nodes = [term.value] if isinstance(term, Term) else [term.times, term.days]
+        names = [unit.fresh("v") for _ in nodes]
+        for name, node in zip(names, nodes, strict=True):
+            unit.add_entry(name, [f"return {writer.value(node)}"], otherwise="M")
+        parts.append((term, names))
+    namespace, _source = unit.make()
+    sources: list[Source] = []
+    for term, names in parts:
+        functions = [namespace[name] for name in names]
+        sources.append(_of_term(term, *functions) if isinstance(term, Term) else _of_window(*functions))
+    return sources
+
+
+def _of_term(term: Term, value_of: Callable[..., Value]) -> Source:
+    flips, operator, reads = term.anchor.flips, term.operator, term.reads
+
+    def source(data: Mapping[str, Value], now: datetime) -> Iterator[datetime]:
+        value = value_of(data, now)
+        if value.__class__ is datetime:
+            yield from flips(value, operator)
+        elif value.__class__ is list:
+            for date in _deciding([each for each in value if each.__class__ is datetime], operator):
+                yield from flips(date, operator)
+        elif reads and (date := rules.moment(value)) is not MISSING:
+            yield from flips(date, operator)
+
+    return source
+
+
+def _deciding(dates: list[datetime], operator: Operator) -> list[datetime]:
+    """Any of the dates satisfies an order when the latest (or earliest) of them does."""
+    if not dates or operator in rules.EQUALITY:
+        return dates
+    return [max(dates) if operator in {">", ">="} else min(dates)]
+
+
+def _of_window(times_of: Callable[..., Value], days_of: Callable[..., Value]) -> Source:
+    def source(data: Mapping[str, Value], now: datetime) -> Iterator[datetime]:
+        times, days = times_of(data, now), to_number(days_of(data, now))
+        if not isinstance(days, float):
+            return
+        elements = times if isinstance(times, list) else times.values() if isinstance(times, dict) else [times]
+        for each in elements:
+            date = to_date(each)
+            if not isinstance(date, datetime):
+                continue
+            yield _ceiled(date)
+            try:
+                yield _ceiled(date + timedelta(days=days))
+            except OverflowError:
+                continue
+
+    return source
+
+
+def _searched(
+    evaluate: Evaluate, data: Mapping[str, Value], now: datetime, current: tuple[bool, bool], points: list[datetime]
+) -> datetime | None:
+    """Looks at the points and at the coming hours, days and months.
+
+    Between the last equal and the first different one it halves the distance, down to the second.
+    """
+    before = now.replace(microsecond=0)
+    for point in sorted({*points, *_coming(before)}):
+        if evaluate(data, point) != current:
+            while point - before > SECOND:
+                middle = before + timedelta(seconds=(point - before) // SECOND // 2)
+                if evaluate(data, middle) == current:
+                    before = middle
+                else:
+                    point = middle  # noqa: PLW2901  (the upper end of the search)
+            return point
+        before = point
+    return None
+
+
+def _coming(now: datetime) -> Iterator[datetime]:
+    steps = ((timedelta(hours=1), _HOURS), (timedelta(days=1), _DAYS))
+    for step, count in steps:
+        begin = now.replace(minute=0, second=0) if step < timedelta(days=1) else now.replace(hour=0, minute=0, second=0)
+        for place in range(1, count + 1):
+            if LATEST - begin > step * place:
+                yield begin + step * place
+    first = Anchor(months=1)
+    month = now.replace(day=1, hour=0, minute=0, second=0)
+    for _ in range(_MONTHS):
+        month = first.at(month)
+        yield month
+
+
+def _ceiled(date: datetime) -> datetime:
+    return date if not date.microsecond else date.replace(microsecond=0) + SECOND
+
+
+def _reads_clock(name: str, args: tuple[Node, ...]) -> bool:
+    """Without a date among its arguments such a function takes the clock's; with date maths it follows it."""
+    if not args or (name == "maptime" and len(args) == 1):
+        return name != "uuid"
+    return any(isinstance(each, Literal) and isinstance(each.value, str) and anchor(each.value) for each in args)

@@ -1,0 +1,82 @@
+"""Large states made directly, as benchmarks and scale tests need them: profiles, timers, and a backlog of events."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import workload
+
+from daemon import clock
+from streams import profile as profiles
+from streams.identity import Limits, resolve
+from streams.mapping import Mapper
+from streams.ql.parser import parse_query
+from streams.schema import build_schema
+
+DAY_US = 86_400_000_000
+ROWS = 5_000
+
+
+def body_of_profile(number: str = "0000000") -> str:
+    """Gives the stored body of a profile that one event of the workload made."""
+    query = parse_query(workload.QUERY)
+    schema = build_schema([query])
+    event = next(workload.events(1, 1))
+    event |= {"customer_id": f"c{number}", "email": f"c{number}@example.com"}
+    now_us = clock.now_us()
+    (mapped,) = Mapper(schema, [query]).map("orders", event, now_us, None, now_us)
+    made = resolve(schema, mapped, lambda _: None, lambda: profiles.new(1, now_us), limits=Limits())
+    made.profile.apply(
+        schema, made, event_us=now_us, event_id=None, stream="orders", received_us=now_us, position=("bulk", 1)
+    )
+    return made.profile.dump()
+
+
+def fill(data_dir: Path, *, count: int, timers: int = 0, backlog: int = 0) -> None:
+    """Adds profiles (with their identities), timers due within ten days, and events of a backlog to closed databases."""
+    template = body_of_profile("@@@@@@@")
+    now_us = clock.now_us()
+    with closing(sqlite3.connect(data_dir / "state.db", isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("BEGIN")
+        numbers = range(1, count + 1)
+        db.executemany(
+            "INSERT INTO profile (id, body) VALUES (?, ?)", ((n, template.replace("@@@@@@@", f"{n:07}")) for n in numbers)
+        )
+        keys = [("customer_id", "c{:07}"), ("email", "c{:07}@example.com")]
+        for field, form in keys:
+            db.executemany(
+                "INSERT INTO identity (field, value, profile_id) VALUES (?, ?, ?)",
+                ((field, form.format(n), n) for n in numbers),
+            )
+        step = 10 * DAY_US // max(timers, 1)
+        db.executemany(
+            "INSERT INTO timer (profile_id, due_us) VALUES (?, ?)",
+            ((n, now_us + 3_600_000_000 + n * step) for n in range(1, timers + 1)),
+        )
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if backlog:
+        log(data_dir / "events.db", workload.lines(backlog, max(count, 1)))
+
+
+def log(path: Path, lines: Iterable[bytes]) -> None:
+    """Adds events to the bulk lane of a closed log."""
+    now_us = clock.now_us()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("BEGIN")
+        db.executemany(
+            "INSERT INTO event_bulk (received_us, stream, event_us, event_id, body) VALUES (?, 'orders', ?, NULL, ?)",
+            ((now_us, now_us, line.decode()) for line in lines),
+        )
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+if __name__ == "__main__":
+    print(orjson.dumps(orjson.loads(body_of_profile()), option=orjson.OPT_INDENT_2).decode())

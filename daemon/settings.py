@@ -1,7 +1,7 @@
 """The settings: defaults, then a TOML file, then the environment, then flags, each outweighing the one before.
 
-A setting `name` in section `part` is `[part] name = …` in the file and `COHORTD_PART_NAME` in the environment (lists
-and numbers as JSON). Each field says what it does and in which unit; `daemon/README.md` lists them all, and a test
+A setting `name` in section `part` is `[part] name = …` in the file and `COHORTD_PART_NAME` in the environment (a list
+as JSON or with commas). Each field says what it does and in which unit; `daemon/README.md` lists them all, and a test
 holds that list to this module. Durations end in `_s` or `_days`, sizes in `_bytes`.
 """
 
@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 PREFIX = "COHORTD_"
 
@@ -87,11 +94,33 @@ class Collect(Section):
     bulk_event_bytes: int = setting(256 * 1024, "largest event of a bulk upload", "bytes", gt=0)
     request_bytes: int = setting(10 * 1024 * 1024, "largest JSON request, unpacked", "bytes", gt=0)
     upload_bytes: int = setting(1_000_000_000, "largest bulk upload, unpacked", "bytes", gt=0)
+    event_keys: int = setting(2000, "keys that one event may have, nested ones counted", "keys", ge=1)
+    event_depth: int = setting(32, "levels to which an event may nest", "levels", ge=1, le=500)
     dedup_days: float = setting(7.0, "how long an event id is remembered", "days", gt=0)
+    backlog_events: int = setting(
+        2_000_000, "events of the real-time lane that may wait for ingest; beyond it: 429", "events", ge=1
+    )
+    bulk_backlog_events: int = setting(
+        5_000_000,
+        "events of the bulk lane that may wait for ingest; beyond it: 429, and an upload under way is slowed",
+        "events",
+        ge=1,
+    )
+    waiting_bytes: int = setting(
+        64 * 1024 * 1024, "events that may wait in memory for the disk; beyond it: 429", "bytes", ge=1024
+    )
+    streams: int = setting(10_000, "streams that there may be; sending to an unknown one makes it", "streams", ge=1)
+    stream_fields: int = setting(2000, "field names noted of one stream", "fields", ge=1)
 
 
 class Ingest(Section):
     """How events become profiles."""
+
+    cached_profiles: int = setting(25_000, "profiles kept in memory at most", "profiles", ge=1)
+    cache_bytes: int = setting(96 * 1024 * 1024, "memory that they may take, as estimated", "bytes", ge=1024)
+    batch_events: int = setting(8192, "events of one bulk batch at most", "events", ge=1)
+    batch_bytes: int = setting(8 * 1024 * 1024, "stored bytes of one batch at most", "bytes", ge=1024)
+    realtime_events: int = setting(2048, "events of one real-time batch at most", "events", ge=1)
 
 
 class Identity(Section):
@@ -120,7 +149,11 @@ class Jobs(Section):
     )
     fail_after_s: float = setting(36_000.0, "errors in a row for so long make a job failed", "s", ge=0)
     stop_s: float = setting(
-        3.0, "how long a run may take to end when it is paused or the daemon stops; then it is left alone", "s", gt=0, le=8
+        3.0,
+        "how long a run may take to end when it is paused or the daemon stops; then it is left alone",
+        "s",
+        gt=0,
+        le=8,
     )
     purge_days: float = setting(
         90.0, "failed, paused and completed jobs are deleted so long after their last change", "days", gt=0
@@ -135,18 +168,33 @@ class Jobs(Section):
 class Retention(Section):
     """How long what is kept is kept."""
 
+    events_days: float = setting(
+        90.0, "how long events stay in the log after their arrival; never less than ingest needs", "days", gt=0
+    )
+    rejects_days: float = setting(7.0, "how long refused events can be read", "days", gt=0)
+    rejects: int = setting(10_000, "refused events kept, the newest", "rejects", ge=0)
+
     triggers_days: float = setting(
         7.0, "triggers are kept so long, and always until every live subscription is done with them", "days", ge=0
     )
     dead_cursor_days: float = setting(
-        30.0, "a failed, paused or sleeping job's triggers older than this are given up, with an error in the log",
-        "days", gt=0,
+        30.0,
+        "a failed, paused or sleeping job's triggers older than this are given up, with an error in the log",
+        "days",
+        gt=0,
     )
     sweep_s: float = setting(600.0, "how often what is too old is looked for", "s", gt=0)
 
 
 class Store(Section):
     """The database files."""
+
+    reserve_bytes: int = setting(
+        16 * 1024 * 1024,
+        "disk space held back, given up when the disk is full; collection stops while less than this is free",
+        "bytes",
+        ge=0,
+    )
 
     cache_kib: int = setting(16384, "page cache of each connection", "KiB", ge=256)
 
@@ -212,15 +260,14 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings
-            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
+            del env_settings, dotenv_settings, file_secret_settings
+            file = InitSettingsSource(settings_cls, init_kwargs=content)
+            return init_settings, _Environment(settings_cls), file
 
     try:
         return Sourced(**(flags or {}))
     except ValidationError as error:
         raise SettingsError("\n".join(_refusals(error))) from error
-    except ValueError as error:  # a list or number in the environment that is no JSON
-        raise SettingsError(str(error)) from error
 
 
 def describe(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
@@ -261,6 +308,16 @@ def unknown_environment() -> list[str]:
     return sorted(
         name for name in os.environ if name.startswith(PREFIX) and name not in known and not name.startswith(sections)
     )
+
+
+class _Environment(EnvSettingsSource):
+    """The environment; a list may also be written with commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return [part.strip() for part in str(value).split(",")]
 
 
 def _read(config: Path | None) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Opened(Client):
 
 @asynccontextmanager
 async def _open_daemon(data_dir: Path, **sections: Any) -> AsyncIterator[Opened]:
-    from daemon import app  # here, so that a unit test does not import the whole daemon
+    from daemon import app  # noqa: PLC0415  (here, so that a unit test does not import the whole daemon)
 
     flags = {"data_dir": data_dir} | sections
     flags["server"] = {"listen": "127.0.0.1:0"} | sections.get("server", {})

@@ -51,10 +51,14 @@ class _Connection(aiosqlite.Connection):
         result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # as aiosqlite has it
         return result
 
-    def interrupt_now(self) -> None:
-        """Makes the statement that runs now fail, if one does."""
-        if self._connection is not None:
-            self._connection.interrupt()
+    async def end(self) -> None:
+        """Closes it, breaking off what it still runs: the writer's work is done by then, and nobody waits for reads."""
+        closing = asyncio.ensure_future(self.close())
+        # Again and again, since work may have many statements, and one may be about to begin.
+        while not (await asyncio.wait([closing], timeout=0.02))[0]:
+            if self._connection is not None:
+                self._connection.interrupt()
+        closing.result()
 
 
 class _Item(Generic[T]):
@@ -120,8 +124,7 @@ class Database:
         finally:
             # Readers first: the last connection to close checkpoints the WAL, and only the writer may do that.
             for connection in reversed(connections):
-                connection.interrupt_now()
-                await connection.close()
+                await connection.end()
 
     async def write(self, work: Work[T]) -> T:
         """Runs `work` in a transaction and returns its result once that is durable."""

@@ -1,0 +1,45 @@
+# Every target does all the set-up that it needs, on a fresh Debian 12 with Python 3.11; quick when all is there.
+
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.PHONY: help setup setup-tests demo test lint test-scale bench bench-peers pin
+
+help:
+	@echo "make demo         the main job on real data, live in the terminal; leaves a daemon running"
+	@echo "make test         lint, types and all tests that fit in minutes"
+	@echo "make test-scale   the tests that are too large for that"
+	@echo "make bench        the figures of the README, on this machine"
+	@echo "make bench-peers  the same work beside bytewax and dlt"
+	@echo "make lint         formatting, lint and types alone"
+
+setup:
+	@.ci/setup
+
+setup-tests:
+	@.ci/setup tests
+
+demo: setup
+	@$(BIN)/cohortd demo $(DEMO)
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+# What disturbs its neighbours' timing, or needs the machine for itself, is marked `alone` and runs after the others.
+test: setup-tests lint
+	$(RUN) pytest -q -n 2 --dist worksteal -m "not scale and not alone"
+	$(RUN) pytest -q -m "alone and not scale" || [ $$? = 5 ] # 5: there is none
+
+test-scale: setup-tests
+	$(RUN) pytest -q -m scale --timeout 3600
+
+bench: setup
+	$(RUN) tests.bench
+
+bench-peers: setup
+	@$(BIN)/python tests/bench/peers.py
+
+pin: setup
+	$(BIN)/python .ci/pin > constraints.new && mv constraints.new constraints.txt

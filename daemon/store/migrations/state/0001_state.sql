@@ -38,7 +38,9 @@ CREATE TABLE audience (
     updated_us    INTEGER NOT NULL,
     size          INTEGER NOT NULL DEFAULT 0 CHECK (size >= 0),
     -- the background pass over existing profiles: null when done, else the last profile id evaluated
-    evaluated_to  INTEGER
+    evaluated_to  INTEGER,
+    -- deleted for everybody; the row goes when the pass has taken its memberships away (its slug is free at once)
+    deleted_us    INTEGER
 ) STRICT;
 
 CREATE TABLE rule (
@@ -101,6 +103,9 @@ CREATE TABLE trigger (
     profile_body TEXT                          -- the last fields of a profile that is no more
 ) STRICT;
 
+-- The snapshot of a profile that is no more, for its triggers that are still to be delivered.
+CREATE INDEX trigger_snapshot ON trigger (profile_id) WHERE profile_body IS NOT NULL;
+
 CREATE TABLE token (
     id         TEXT PRIMARY KEY,               -- short public id
     hash       TEXT NOT NULL UNIQUE,           -- SHA-256 of the token, hexadecimal
@@ -124,6 +129,7 @@ CREATE TABLE job (
     sleep_cause    TEXT CHECK (sleep_cause IN ('schedule', 'error', 'retry_after')),
     errors         INTEGER NOT NULL DEFAULT 0, -- consecutive
     first_error_us INTEGER,                    -- of the consecutive ones
+    crashes        INTEGER NOT NULL DEFAULT 0, -- runs ended by an exception that no connector declared, ever
     checkpoint     TEXT,                       -- JSON, the connector's own
     created_us     INTEGER NOT NULL,
     updated_us     INTEGER NOT NULL
@@ -137,9 +143,13 @@ CREATE TABLE subscription (
     position         INTEGER NOT NULL,         -- all triggers up to this id are done with
     backfill_trigger INTEGER,                  -- S: members as of this trigger id are sent; null: no backfill, or done
     backfill_profile INTEGER NOT NULL DEFAULT 0, -- how far the backfill has come
-    delivered        INTEGER NOT NULL DEFAULT 0,
-    omitted          INTEGER NOT NULL DEFAULT 0,
+    -- what is done beyond the two cursors, JSON: {"live": [first trigger ids], "backfill": [profile ids]}
+    ahead            TEXT NOT NULL DEFAULT '{}',
+    added            INTEGER NOT NULL DEFAULT 0, -- enters delivered
+    removed          INTEGER NOT NULL DEFAULT 0, -- exits delivered
+    omitted          INTEGER NOT NULL DEFAULT 0, -- triggers that the destination refused for good
     failed           INTEGER NOT NULL DEFAULT 0, -- attempts that failed
+    skipped          INTEGER NOT NULL DEFAULT 0, -- triggers given up by retention
     created_us       INTEGER NOT NULL,
     acked_us         INTEGER
 ) STRICT;

@@ -1,0 +1,264 @@
+"""New and changed audiences over the profiles that exist, page by page, while events go on.
+
+How far it has come stands in `audience.evaluated_to`, in the transaction of what it found. Passes that meet go on
+together, so that twenty new audiences read the profiles once. The pass over a deleted audience takes its memberships
+away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from daemon import clock
+from daemon.ingest.batch import entry_of
+from daemon.ingest.cache import Cache
+from daemon.ingest.definitions import Definitions
+from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.slices import Slices
+from daemon.ingest.unit import Head, Unit
+from daemon.store import definitions as store
+from daemon.store import memberships, profiles
+from daemon.store.database import Database
+from daemon.store.definitions import Pass
+from streams.profile import viewer
+from streams.ql.compiler import CompiledFilter
+
+#: Profiles of one step.
+STEP_PROFILES: Final = 4096
+#: Beyond every profile id. Profiles made after a pass began are evaluated at once, so it may end before them.
+END: Final = (1 << 63) - 1
+
+#: (last id, pages of [[id, body], …], timers, memberships) or None, see `daemon.store.profiles.in_range`.
+_Range: TypeAlias = tuple[int, list[str], str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The passes that go on together: profiles in (`after`, `upto`]; `upto` is END when no pass is further."""
+
+    after: int
+    upto: int
+    audiences: tuple[int, ...]
+    deleted: tuple[int, ...]
+
+    @classmethod
+    def of(cls, head: Head) -> Group:
+        """Gives the passes that are least advanced, up to where the next ones are."""
+        passes = head.passes
+        after = min(each.evaluated_to for each in passes)
+        further = (each.evaluated_to for each in passes if each.evaluated_to > after)
+        here = [each for each in passes if each.evaluated_to == after]
+        return cls(
+            after=after,
+            upto=min(further, default=END),
+            audiences=tuple(each.audience for each in here if not each.deleted),
+            deleted=tuple(each.audience for each in here if each.deleted),
+        )
+
+    def next(self, last: int) -> Group:
+        """Gives the same passes, from `last` on."""
+        return Group(last, self.upto, self.audiences, self.deleted)
+
+
+class PageReader:
+    """Reads the pages of passes, each while the one before is computed.
+
+    `seen_unit`: a page read ahead knows of all steps up to this one; entries changed later must stay in the cache
+    until it is used or dropped.
+    """
+
+    def __init__(self, state: Database) -> None:
+        self._state = state
+        self._group: Group | None = None
+        self._ahead: asyncio.Future[_Range] | None = None
+        self.seen_unit: int | None = None
+
+    async def read(self, group: Group, committed_unit: int) -> _Range:
+        """Gives the next page of a group, and begins to read the one after it."""
+        if self._ahead is not None and self._group == group:
+            page = await self._ahead
+            self._ahead = None
+        else:
+            await self.drop()
+            page = await self._start(group)
+        self.seen_unit = None
+        if page is not None and page[0] < group.upto:
+            self._group = group.next(page[0])
+            self.seen_unit = committed_unit
+            self._ahead = asyncio.ensure_future(self._start(self._group))
+        return page
+
+    async def drop(self) -> None:
+        """Gives a page read ahead up: what it says may be old."""
+        ahead, self._ahead, self._group, self.seen_unit = self._ahead, None, None, None
+        if ahead is not None:
+            await asyncio.wait([ahead])
+            ahead.exception()
+
+    async def _start(self, group: Group) -> _Range:
+        return await self._state.read(
+            partial(
+                profiles.in_range,
+                after=group.after,
+                upto=group.upto,
+                limit=STEP_PROFILES,
+                audiences=group.audiences,
+            )
+        )
+
+
+async def evaluate_page(
+    unit: Unit, group: Group, page: _Range, definitions: Definitions, evaluator: Evaluator, cache: Cache
+) -> None:
+    """Evaluates a group's audiences for a page of profiles and moves the passes on; without a page they end."""
+    unit.scanned = True
+    last = group.upto if page is None else page[0]
+    if page is not None and group.audiences:
+        await _Scan(unit, group.audiences, definitions, evaluator, cache).run(page)
+    for number in group.deleted:
+        unit.bundle.work.append(
+            partial(memberships.purge, audience=number, after=group.after, upto=last)
+        )
+    _advance(unit, group, last, ended=page is None and group.upto == END)
+
+
+def _advance(unit: Unit, group: Group, last: int, *, ended: bool) -> None:
+    moved = {*group.audiences, *group.deleted}
+    passes = []
+    for each in unit.head.passes:
+        if each.audience not in moved:
+            passes.append(each)
+            continue
+        unit.bundle.passes[each.audience] = None if ended else last
+        if not ended:
+            passes.append(Pass(each.audience, last, each.deleted))
+        elif each.deleted:
+            unit.bundle.work.append(partial(store.drop_audience, number=each.audience))
+    unit.head.passes = tuple(passes)
+
+
+class _Scan:
+    """One page: profiles of the cache by their entries, all others by the few fields that the audiences read."""
+
+    def __init__(
+        self, unit: Unit, numbers: Sequence[int], definitions: Definitions, evaluator: Evaluator, cache: Cache
+    ) -> None:
+        self._unit = unit
+        self._definitions = definitions
+        self._evaluator = evaluator
+        self._cache = cache
+        known = definitions.audience_set.audiences
+        self._numbers = [number for number in numbers if number in known]
+        self._refused = [number for number in numbers if number not in known]
+        self._filters: list[tuple[int, CompiledFilter]] = [(number, known[number]) for number in self._numbers]
+        self._timed = [each.boundary for _, each in self._filters if each.time_dependent]
+        fields = {name for _, each in self._filters for name in each.fields}
+        self._view: Callable[[int, dict[str, Any]], dict[str, Any]] = viewer(definitions.schema, fields)
+
+    async def run(self, page: tuple[int, list[str], str, str]) -> None:
+        _, pages, timer_text, membership_text = page
+        timers: dict[int, int] = dict(orjson.loads(timer_text))
+        former: dict[int, list[list[int]]] = {}
+        for row in orjson.loads(membership_text):
+            former.setdefault(row[0], []).append(row[1:])
+        slices = Slices()
+        # What keep_days lets expire is only known to a whole profile.
+        slow = bool(self._definitions.schema.expiring)
+        for text in pages:
+            rows: list[list[Any]] = orjson.loads(text)
+            if slices.over:
+                await slices.turn()
+            for at in range(0, len(rows), 64):
+                part = rows[at : at + 64]
+                if slow:
+                    for profile_id, body in part:
+                        row = [profile_id, body, timers.get(profile_id), former.get(profile_id)]
+                        self._entry(self._cache.by_id.get(profile_id), row)
+                else:
+                    self._fast(part, timers, former)
+                if slices.over:
+                    await slices.turn()
+
+    def _entry(self, entry: Any, row: Sequence[Any]) -> None:
+        if entry is None:
+            if row[0] in self._cache.gone:
+                return
+            entry = entry_of(self._definitions, row)
+        else:
+            entry.unit = self._unit.number
+        self._evaluator.some(self._unit, entry, self._numbers, "definition")
+        for number in self._refused:
+            if entry.members >> number & 1:
+                self._unit.move(entry, number, "definition")
+
+    def _fast(
+        self, rows: Sequence[Sequence[Any]], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
+    ) -> None:
+        by_id, gone = self._cache.by_id, self._cache.gone
+        view, filters, timed, now = self._view, self._filters, self._timed, self._unit.now
+        for profile_id, body in rows:
+            entry = by_id.get(profile_id)
+            if entry is not None or profile_id in gone:
+                if entry is not None:
+                    self._entry(entry, ())
+                continue
+            values = view(profile_id, body)
+            matched = 0
+            try:
+                for number, each in filters:
+                    match, ok = each.evaluate(values, now)
+                    if match and ok:
+                        matched |= 1 << number
+            except Exception:  # noqa: BLE001  (a defect in one filter: the careful way asks each by itself)
+                self._entry(None, [profile_id, body, timers.get(profile_id), former.get(profile_id)])
+                continue
+            before = former.get(profile_id)
+            if matched or before is not None:
+                self._move(profile_id, matched, before, values)
+            if timed:
+                due_us = _earliest(timed, values, now)
+                pending = timers.get(profile_id)
+                if due_us is not None and (pending is None or due_us < pending):
+                    self._unit.set_timer(profile_id, due_us)
+
+    def _move(
+        self, profile_id: int, matched: int, before: list[list[int]] | None, values: Mapping[str, Any]
+    ) -> None:
+        known = {} if before is None else {row[0]: (row[1], row[3]) for row in before}
+        members = 0
+        for number, (sequence, _) in known.items():
+            members |= (sequence & 1) << number
+        moved = matched ^ members
+        if not moved:
+            return
+        for number, each in self._filters:
+            if moved >> number & 1:
+                until_us = self._until(each, values) if matched >> number & 1 and each.time_dependent else None
+                self._unit.turn(profile_id, number, known.get(number), "definition", until_us=until_us)
+        for number in self._refused:
+            if members >> number & 1:
+                self._unit.turn(profile_id, number, known.get(number), "definition")
+
+    def _until(self, each: CompiledFilter, values: Mapping[str, Any]) -> int | None:
+        at = each.boundary(values, self._unit.now)
+        return None if at is None else clock.to_us(at)
+
+
+def _earliest(
+    boundaries: Sequence[Callable[[Mapping[str, Any], datetime], datetime | None]],
+    values: Mapping[str, Any],
+    now: datetime,
+) -> int | None:
+    first: datetime | None = None
+    for boundary in boundaries:
+        at = boundary(values, now)
+        if at is not None and (first is None or at < first):
+            first = at
+    return None if first is None else clock.to_us(first)

@@ -1,0 +1,209 @@
+"""A batch of events: map, fetch what they touch in one read, resolve, merge, evaluate, one bundle.
+
+Each profile is evaluated and written once a batch, however many of its events are in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from daemon.ingest.cache import NO_MEMBERSHIPS, Cache, Entry
+from daemon.ingest.definitions import Definitions
+from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.slices import Slices
+from daemon.ingest.unit import Lane, Unit
+from daemon.store import profiles
+from daemon.store.database import Database
+from daemon.store.event_reader import Page
+from streams.identity import Limits, Resolution, resolve
+from streams.mapping import Key, Mapped
+from streams.profile import Profile, load, new
+
+#: A bulk batch is not cut short for the real-time lane before it has this many events.
+LEAST_EVENTS: Final = 2048
+
+#: What an event says, position, received_us, stream, event_us, event_id.
+_Event: TypeAlias = tuple[list[Mapped], int, int, str, int, str | None]
+
+
+class Batch:
+    """Takes pages of one lane's events into `unit`."""
+
+    def __init__(
+        self,
+        unit: Unit,
+        definitions: Definitions,
+        evaluator: Evaluator,
+        cache: Cache,
+        state: Database,
+        limits: Limits,
+    ) -> None:
+        self._unit = unit
+        self._definitions = definitions
+        self._evaluator = evaluator
+        self._cache = cache
+        self._state = state
+        self._limits = limits
+        self._slices = Slices()
+        self._unknown: set[Key] = set()
+        self._changed: dict[int, int] = {}
+        self._whole: set[int] = set()
+        self._owners: dict[Key, int | None] = {}
+        self._received_us = 0
+
+    async def take(self, lane: Lane, pages: Sequence[Page], interrupted: Callable[[], bool]) -> int:
+        """Takes the events of `pages` in; returns how many pages, fewer when `interrupted` said so in between."""
+        events: list[_Event] = []
+        taken = 0
+        for page in pages:
+            await self._map(page, events)
+            taken += 1
+            if len(events) >= LEAST_EVENTS and interrupted():
+                break
+        if self._unknown:
+            await fetch(self._state, self._cache, self._definitions, list(self._unknown), self._slices)
+        await self._apply(lane, events)
+        self._unit.take_batch(lane, pages[taken - 1].last)
+        self._unit.events += len(events)
+        await self._finish()
+        return taken
+
+    async def _map(self, page: Page, events: list[_Event]) -> None:
+        rows: list[tuple[int, int, str, int, str | None, dict[str, Any]]] = orjson.loads(page.text)
+        slices = self._slices
+        map_event = self._definitions.mapper.map
+        by_key, unknown = self._cache.by_key, self._unknown
+        for at in range(0, len(rows), 16):
+            for position, received_us, stream, event_us, event_id, body in rows[at : at + 16]:
+                mapped = map_event(stream, body, event_us, event_id, received_us)
+                events.append((mapped, position, received_us, stream, event_us, event_id))
+                for each in mapped:
+                    for key in each.keys:
+                        if key not in by_key:
+                            unknown.add(key)
+            if slices.over:
+                await slices.turn()
+
+    async def _apply(self, lane: Lane, events: Sequence[_Event]) -> None:
+        schema, limits, slices = self._definitions.schema, self._limits, self._slices
+        expiring = bool(schema.expiring)
+        owner, create, changed = self._cache.by_key.get, self._create, self._changed
+        changed_before = changed.get
+        for at in range(0, len(events), 16):
+            for mapped, position, received_us, stream, event_us, event_id in events[at : at + 16]:
+                for each in mapped:
+                    self._received_us = received_us
+                    resolution = resolve(schema, each, owner, create, limits=limits)
+                    profile = resolution.profile
+                    if resolution.attach or resolution.absorb:
+                        self._link(resolution)
+                    mask = changed_before(profile.id, 0)
+                    if expiring:
+                        mask |= profile.expire(schema, received_us)
+                    changed[profile.id] = mask | profile.apply(
+                        schema, resolution, event_us=event_us, event_id=event_id, stream=stream,
+                        received_us=received_us, position=(lane, position),
+                    )  # fmt: skip
+                    if profile.dropped:
+                        self._drop_keys(profile)
+            if slices.over:
+                await slices.turn()
+
+    def _create(self) -> Profile:
+        head = self._unit.head
+        head.last_profile += 1
+        profile = new(head.last_profile, self._received_us)
+        self._cache.add(Entry(profile, stored=False))
+        self._whole.add(profile.id)
+        return profile
+
+    def _link(self, resolution: Resolution) -> None:
+        """Gives the profile its new keys, and those of the profiles that it takes in."""
+        profile, by_key, owners = resolution.profile, self._cache.by_key, self._owners
+        for other in resolution.absorb:
+            self._absorb(other, profile)
+        for key in resolution.attach:
+            by_key[key] = profile
+            owners[key] = profile.id
+
+    def _absorb(self, other: Profile, into: Profile) -> None:
+        unit, cache = self._unit, self._cache
+        entry = cache.by_id[other.id]
+        if entry.stored:
+            known = self._definitions.audiences
+            memberships = {number: each for number, each in entry.memberships.items() if number in known}
+            unit.leave_for_good(other.id, memberships, "merge", other.dump(), merged_into=into.id)
+            unit.bundle.gone.append(other.id)
+        cache.forget(entry, unit.number)
+        for key in other.all_keys():
+            cache.by_key[key] = into
+            self._owners[key] = into.id
+        self._changed.pop(other.id, None)
+        self._whole.discard(other.id)
+        self._whole.add(into.id)
+
+    def _drop_keys(self, profile: Profile) -> None:
+        by_key = self._cache.by_key
+        for key in profile.dropped:
+            if by_key.get(key) is profile:
+                del by_key[key]
+                self._owners[key] = None
+        profile.dropped.clear()
+
+    async def _finish(self) -> None:
+        unit, cache, evaluator, slices = self._unit, self._cache, self._evaluator, self._slices
+        by_id, rows, whole = cache.by_id, unit.bundle.profiles, self._whole
+        number = unit.number
+        # In the order of the table, which is what the writes then have.
+        for count, (profile_id, mask) in enumerate(sorted(self._changed.items())):
+            entry = by_id[profile_id]
+            entry.unit = number
+            entry.used = True
+            if profile_id in whole:
+                evaluator.whole(unit, entry, "merge" if entry.stored else "event")
+                entry.stored = True
+            else:
+                evaluator.after_change(unit, entry, mask)
+            text = entry.profile.dump()
+            rows += (profile_id, text)
+            cache.resize(entry, len(text))
+            if not count & 7 and slices.over:
+                await slices.turn()
+        for (field, value), owner in self._owners.items():
+            if owner is None:
+                unit.bundle.keys_gone.append((field, value))
+            else:
+                unit.bundle.identities += (field, value, owner)
+
+
+async def fetch(
+    state: Database, cache: Cache, definitions: Definitions, keys: Sequence[Key], slices: Slices
+) -> None:
+    """Reads the owners of `keys` into the cache, in one read; what the cache has already is newer and stays."""
+    for text in await state.read(partial(profiles.owned_by, keys=keys)):
+        rows: list[Any] = orjson.loads(text)
+        size = len(text) // max(1, len(rows))
+        for row in rows:
+            if row[0] not in cache.by_id and row[0] not in cache.gone:
+                entry = entry_of(definitions, row)
+                cache.add(entry)
+                cache.resize(entry, size)
+        await slices.turn()
+
+
+def entry_of(definitions: Definitions, row: Sequence[Any]) -> Entry:
+    """Makes an entry of a stored row (see `daemon.store.profiles`)."""
+    profile_id, body, due_us, rows = row
+    memberships = NO_MEMBERSHIPS
+    members = 0
+    if rows:
+        memberships = {}
+        for audience, sequence, _, entered_us in rows:
+            memberships[audience] = (sequence, entered_us)
+            if sequence & 1:
+                members |= 1 << audience
+    return Entry(load(definitions.schema, profile_id, body), memberships, members, due_us)

@@ -1,0 +1,132 @@
+"""Profiles in memory, bounded by count and bytes.
+
+An entry is what the loop knows of a profile, newer than the database while a bundle is on its way: an entry that a
+read under way might not see yet is never dropped. The order is that of a clock with a second chance, because moving
+an entry at every event costs more than it saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from streams.mapping import Key
+from streams.profile import Profile
+
+#: Of an audience: how many transitions there were, and the time of the last enter.
+Memberships: TypeAlias = Mapping[int, tuple[int, int]]
+
+NO_MEMBERSHIPS: Final[Memberships] = {}
+#: What a profile takes in memory, by measurement: this much by itself, and a multiple of its stored text.
+ENTRY_BYTES: Final = 1500
+TEXT_FACTOR: Final = 5
+
+
+class Entry:
+    """A profile with its memberships and its timer.
+
+    `members` has a bit for each audience number that it is a member of now. `unit` is the last step of ingest that
+    changed it. `due_us` is the stored timer. `stored` says whether the database has ever had it.
+    """
+
+    __slots__ = ("due_us", "members", "memberships", "profile", "size", "stored", "unit", "used")
+
+    def __init__(
+        self,
+        profile: Profile,
+        memberships: Memberships = NO_MEMBERSHIPS,
+        members: int = 0,
+        due_us: int | None = None,
+        size: int = ENTRY_BYTES,
+        *,
+        stored: bool = True,
+    ) -> None:
+        self.profile = profile
+        self.memberships = memberships
+        self.members = members
+        self.due_us = due_us
+        self.size = size
+        self.stored = stored
+        self.unit = 0
+        self.used = True
+
+
+class Cache:
+    """Entries by profile id, and their profiles by key."""
+
+    __slots__ = ("_max_bytes", "_max_count", "bytes", "by_id", "by_key", "gone")
+
+    def __init__(self, max_count: int, max_bytes: int) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self.bytes = 0
+        self.by_id: dict[int, Entry] = {}
+        self.by_key: dict[Key, Profile] = {}
+        #: Profiles that are no more, by the step that took them away: a read under way may still bring them.
+        self.gone: dict[int, int] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Takes an entry in, with all keys of its profile."""
+        profile = entry.profile
+        self.by_id[profile.id] = entry
+        self.bytes += entry.size
+        by_key = self.by_key
+        for field, values in profile.keys.items():
+            for value in values:
+                by_key[field, value] = profile
+
+    def resize(self, entry: Entry, text_bytes: int) -> None:
+        """Notes how long the profile's stored text is now."""
+        size = ENTRY_BYTES + TEXT_FACTOR * text_bytes
+        self.bytes += size - entry.size
+        entry.size = size
+
+    def forget(self, entry: Entry, unit: int) -> None:
+        """Drops the entry of a profile that the step `unit` takes away; its keys may have a new owner already."""
+        profile = entry.profile
+        self._drop(entry)
+        self.gone[profile.id] = unit
+
+    def evict(self, seen_unit: int, at_most: int) -> bool:
+        """Drops up to `at_most` entries beyond the bounds; says whether there may be more to drop.
+
+        Only entries last changed by step `seen_unit` or before: all reads under way see those.
+        """
+        by_id = self.by_id
+        if self.gone:
+            self.gone = {each: unit for each, unit in self.gone.items() if unit > seen_unit}
+        turns = at_most
+        while len(by_id) > self._max_count or self.bytes > self._max_bytes:
+            if turns <= 0:
+                return True
+            turns -= 1
+            number, entry = next(iter(by_id.items()))
+            if entry.unit > seen_unit or entry.used:
+                if entry.unit > seen_unit and not entry.used:
+                    return False  # the oldest unused ones are still on their way
+                entry.used = False
+                del by_id[number]
+                by_id[number] = entry
+            else:
+                self._drop(entry)
+        return False
+
+    def empty(self, at_most: int) -> bool:
+        """Drops up to `at_most` entries, whatever they are; says whether there are more."""
+        for entry in [entry for entry, _ in zip(self.by_id.values(), range(at_most), strict=False)]:
+            self._drop(entry)
+        if not self.by_id:
+            self.by_key.clear()
+            self.gone.clear()
+            self.bytes = 0
+        return bool(self.by_id)
+
+    def _drop(self, entry: Entry) -> None:
+        profile = entry.profile
+        del self.by_id[profile.id]
+        self.bytes -= entry.size
+        by_key = self.by_key
+        for field, values in profile.keys.items():
+            for value in values:
+                if by_key.get((field, value)) is profile:
+                    del by_key[field, value]

@@ -1,0 +1,265 @@
+"""What queries, audiences and rules say together, compiled: a frozen snapshot, and how the next one is made.
+
+Batches, the web and the bus read the current snapshot without locks; a change makes a new one and takes its place
+between two batches. What a change does not touch is taken over compiled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from daemon import log
+from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
+from streams.audience import AudienceSet
+from streams.mapping import Mapper
+from streams.ql.checker import check_filter, check_query
+from streams.ql.compiler import CompiledFilter, compile_filter
+from streams.ql.errors import Diagnostic, QueryError
+from streams.ql.nodes import Filter, Node, Query
+from streams.ql.parser import parse_filter, parse_query
+from streams.schema import Schema, build_schema
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuery:
+    """A query: its row, and its tree where the text is (still) accepted, else why it is not."""
+
+    row: QueryRow
+    query: Query | None
+    invalid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """An audience: its row, its tree and its compiled filter; `invalid` says why there are none."""
+
+    row: AudienceRow
+    filter: Filter | None
+    compiled: CompiledFilter | None
+    invalid: str = ""
+
+    @property
+    def number(self) -> int:
+        """What tables and bundles call it."""
+        return self.row.number
+
+    @property
+    def id(self) -> str:
+        """What clients call it: 32 hexadecimal digits."""
+        return self.row.id
+
+    @property
+    def slug(self) -> str:
+        """What people call it."""
+        return self.row.slug
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """A snapshot. `audiences` by number, `by_name` by slug, id and lower-cased name."""
+
+    schema: Schema
+    queries: Mapping[str, StoredQuery]
+    audiences: Mapping[int, Audience]
+    rules: tuple[RuleRow, ...]
+    mapper: Mapper
+    audience_set: AudienceSet
+    by_name: Mapping[str, Audience] = field(default_factory=dict)
+
+    def audience(self, name: str) -> Audience | None:
+        """Finds an audience by slug, id or name."""
+        return self.by_name.get(name) or self.by_name.get(name.lower())
+
+    def include(self, name: str) -> Node | None:
+        """Gives the filter that INCLUDE `name` stands for; None when there is none."""
+        found = self.audience(name)
+        return None if found is None or found.filter is None else found.filter.where
+
+
+async def build(
+    queries: Sequence[QueryRow],
+    audiences: Sequence[AudienceRow],
+    rules: Sequence[RuleRow],
+    previous: Definitions | None = None,
+) -> Definitions:
+    """Makes a snapshot of stored rows, taking over from `previous` what is the same.
+
+    A text that this program does not accept any more is left out, loudly: the rest goes on. Gives the loop its turn
+    between two compilations.
+
+    Raises:
+        QueryError: the queries, each by itself accepted, disagree about a field.
+    """
+    stored = {row.alias: _stored_query(row, previous) for row in queries}
+    trees = [each.query for each in stored.values() if each.query is not None]
+    schema = build_schema(trees)
+    if previous is not None and schema.fields == previous.schema.fields:
+        schema = previous.schema  # profiles in memory stay as they are
+    drafts = {row.number: _stored_audience(row, previous) for row in audiences}
+    by_name = _names(drafts.values())
+
+    def include(name: str) -> Node | None:
+        found = by_name.get(name) or by_name.get(name.lower())
+        return None if found is None or found.filter is None else found.filter.where
+
+    texts = {each.number: each.row.text for each in drafts.values()}
+    compiled: dict[int, Audience] = {}
+    for draft in drafts.values():
+        if draft.filter is None:
+            compiled[draft.number] = draft
+            continue
+        old = previous.audiences.get(draft.number) if previous is not None else None
+        if old is not None and previous is not None and _same(old, draft, schema, previous, texts):
+            compiled[draft.number] = Audience(draft.row, old.filter, old.compiled)
+            continue
+        done = compile_filter(draft.filter.where, kinds=schema.kinds, includes=include)
+        compiled[draft.number] = Audience(draft.row, draft.filter, done)
+        await asyncio.sleep(0)
+    runnable = {number: each.compiled for number, each in compiled.items() if each.compiled is not None}
+    return Definitions(
+        schema=schema,
+        queries=stored,
+        audiences=compiled,
+        rules=tuple(rules),
+        mapper=Mapper(schema, trees),
+        audience_set=AudienceSet(runnable, schema),
+        by_name=_names(compiled.values()),
+    )
+
+
+def _same(
+    old: Audience, new: Audience, schema: Schema, previous: Definitions, texts: Mapping[int, str]
+) -> bool:
+    """Says whether the compiled filter still holds: same text, kinds, and texts of all that it includes."""
+    if old.compiled is None or old.row.text != new.row.text:
+        return False
+    kinds, before = schema.kinds, previous.schema.kinds
+    if any(kinds.get(name) != before.get(name) for name in old.compiled.fields):
+        return False
+    for name in old.compiled.includes:
+        included = previous.audience(name)
+        if included is None or texts.get(included.number) != included.row.text:
+            return False
+    return True
+
+
+def _names(audiences: Iterable[Audience]) -> dict[str, Audience]:
+    """Audiences by name, id and slug; a slug or id wins over another's name."""
+    ordered = list(audiences)
+    names = {each.row.name.lower(): each for each in ordered}
+    names.update((each.id, each) for each in ordered)
+    names.update((each.slug, each) for each in ordered)
+    return names
+
+
+def _stored_query(row: QueryRow, previous: Definitions | None) -> StoredQuery:
+    old = previous.queries.get(row.alias) if previous is not None else None
+    if old is not None and old.row.text == row.text:
+        return StoredQuery(row, old.query, old.invalid)
+    try:
+        query = parse_query(row.text)
+    except QueryError as error:
+        log.get().error("definition_refused", query=row.alias, error=str(error))
+        return StoredQuery(row, None, str(error))
+    return StoredQuery(row, query)
+
+
+def _stored_audience(row: AudienceRow, previous: Definitions | None) -> Audience:
+    old = previous.audiences.get(row.number) if previous is not None else None
+    if old is not None and old.row.text == row.text:
+        return Audience(row, old.filter, None, old.invalid)
+    try:
+        tree = parse_filter(row.text)
+    except QueryError as error:
+        log.get().error("definition_refused", audience=row.slug, error=str(error))
+        return Audience(row, None, None, str(error))
+    return Audience(row, tree, None)
+
+
+# --- what may be stored
+
+
+def accepted_query(text: str) -> Query:
+    """Gives the tree of a query that may be stored; raises QueryError with everything against it."""
+    query = parse_query(text)
+    errors = [each for each in check_query(query, text) if each.severity == "error"]
+    if errors:
+        raise QueryError(errors)
+    return query
+
+
+def accepted_filter(text: str, definitions: Definitions, slug: str | None = None) -> Filter:
+    """Gives the tree of a filter that may be stored (as `slug`); raises QueryError with everything against it."""
+    tree = parse_filter(text)
+    names = {*definitions.by_name, *([slug] if slug else [])}
+    found = check_filter(tree, text, kinds=definitions.schema.kinds, audiences=names)
+    errors = [each for each in found if each.severity == "error"]
+    if errors:
+        raise QueryError(errors)
+    return tree
+
+
+def refuse_cycle(tree: Filter, slug: str, definitions: Definitions) -> None:
+    """Raises QueryError when an audience would include itself, however many steps away."""
+    path: list[str] = []
+
+    def visit(node: Node) -> None:
+        compiled = compile_filter(node, includes=lambda _: None)
+        for name in sorted(compiled.includes):
+            found = definitions.audience(name)
+            target = found.slug if found is not None else slug_of(name)
+            if target == slug:
+                told = " includes ".join([slug, *path, slug])
+                raise QueryError([Diagnostic(f"an audience cannot include itself: {told}", 1, 1)])
+            if found is not None and found.filter is not None and target not in path and len(path) < 100:
+                path.append(target)
+                visit(found.filter.where)
+                path.pop()
+
+    visit(tree.where)
+
+
+def dependents(definitions: Definitions, slug: str) -> list[str]:
+    """Gives the slugs of the audiences that include this one, directly or through others."""
+    target = definitions.audience(slug)
+    if target is None:
+        return []
+    result = []
+    for each in definitions.audiences.values():
+        if each.compiled is None or each.number == target.number:
+            continue
+        included = (definitions.audience(name) for name in each.compiled.includes)
+        if any(one is not None and one.number == target.number for one in included):
+            result.append(each.slug)
+    return sorted(result)
+
+
+def slug_of(alias: str) -> str:
+    """Gives the slug of an ALIAS: lower case, `_` for runs of anything but letters and digits."""
+    plain = unicodedata.normalize("NFKC", alias).lower()
+    return re.sub(r"[^\w]+", "_", plain).strip("_")
+
+
+def touched_audiences(before: Definitions, after: Definitions) -> list[int]:
+    """Gives the audiences whose members may differ though no event came: another text, include, kind or operator."""
+    old, new = before.schema.fields, after.schema.fields
+    fields = {name for name in {*old, *new} if _state_of(old.get(name)) != _state_of(new.get(name))}
+    result = []
+    for number, each in after.audiences.items():
+        was = before.audiences.get(number)
+        if each.compiled is None and (was is None or was.compiled is None):
+            continue
+        changed = was is None or was.compiled is not each.compiled
+        if changed or (each.compiled is not None and not fields.isdisjoint(each.compiled.fields)):
+            result.append(number)
+    return result
+
+
+def _state_of(one: object) -> tuple[object, ...]:
+    if one is None:
+        return ()
+    return tuple(getattr(one, name) for name in ("kind", "merge_op", "capacity", "keep_days", "identity", "single"))

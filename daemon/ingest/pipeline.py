@@ -1,0 +1,571 @@
+"""The loop that makes profiles, memberships and triggers of the log: every change of a profile goes through it.
+
+What is ready is taken in this order: commands (definitions, erasures), the real-time lane, timers that are due, the
+bulk lane, the background passes of new audiences. Each step is one transaction. What has waited long is taken before
+what is stronger, so that nothing starves. While the database writes a step the next is computed, upon what the first
+will have made true; if the writing fails, both are forgotten and taken again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import anyio
+from anyio.abc import TaskStatus
+
+from daemon import clock, log
+from daemon.ingest import audience_pass, commands, timers
+from daemon.ingest.audience_pass import Group, PageReader
+from daemon.ingest.batch import Batch
+from daemon.ingest.cache import Cache
+from daemon.ingest.definitions import Definitions, build
+from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
+from daemon.model.refusal import Conflict
+from daemon.store import bundle, event_reader, history
+from daemon.store import definitions as definitions_store
+from daemon.store import events as event_log
+from daemon.store.bundle import CursorMoved
+from daemon.store.database import Database
+from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
+from daemon.store.event_reader import Page
+from streams.identity import Limits
+
+T = TypeVar("T")
+
+#: What is ready and has waited this long is taken before what is stronger.
+PATIENCE_S: Final = 0.25
+#: Longest sleep while timers are pending: the wall clock may be set.
+CLOCK_CHECK_S: Final = 1.0
+#: After a failed write: first and longest pause before it is taken again.
+BACK_OFF_S: Final = 0.1
+LONGEST_BACK_OFF_S: Final = 5.0
+
+
+class Closed(Exception):  # noqa: N818  (says what happened)
+    """The loop has ended; the command was not carried out."""
+
+
+class IngestSettings(Protocol):
+    """What the loop needs of the settings' section `ingest`."""
+
+    @property
+    def cached_profiles(self) -> int:
+        """Profiles kept in memory at most."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """What they may take."""
+
+    @property
+    def batch_events(self) -> int:
+        """Events of one bulk batch at most."""
+
+    @property
+    def batch_bytes(self) -> int:
+        """Their stored bytes at most."""
+
+    @property
+    def realtime_events(self) -> int:
+        """Events of one real-time batch at most."""
+
+
+@dataclass(slots=True)
+class _Command(Generic[T]):
+    run: Callable[[Unit], Awaitable[tuple[T, Definitions | None]]]
+    done: asyncio.Future[T]
+
+
+@dataclass(slots=True)
+class _Drain:
+    heads: Mapping[Lane, int]
+    at_us: int
+    done: asyncio.Future[None]
+
+
+class Pipeline:
+    """The loop and its commands. Use `open`, then run `run` in a task; everything here belongs to that loop."""
+
+    definitions: Definitions
+
+    def __init__(
+        self,
+        events: Database,
+        state: Database,
+        settings: IngestSettings,
+        on_commit: Callable[[Commit], None],
+        limits: Limits,
+    ) -> None:
+        self._events = events
+        self._state = state
+        self._settings = settings
+        self._on_commit = on_commit
+        self._limits = limits
+        self._cache = Cache(settings.cached_profiles, settings.cache_bytes)
+        self._reader = PageReader(state)
+        self._head: Head
+        self._evaluator: Evaluator
+        self._heads: dict[Lane, int] = dict.fromkeys(LANES, 0)
+        self._fresh: dict[Lane, bool] = dict.fromkeys(LANES, True)
+        self._ahead: dict[Lane, list[Page]] = {lane: [] for lane in LANES}
+        self._read_ahead: asyncio.Future[list[Page]] | None = None
+        self._wake = asyncio.Event()
+        self._commands: deque[_Command[Any]] = deque()
+        self._drains: list[_Drain] = []
+        self._waiting_since: dict[str, float] = {}
+        self._in_flight: asyncio.Future[None] | None = None
+        self._in_flight_scanned = False
+        self._unit = 0
+        self._committed_unit = 0
+        self._committed: dict[Lane, int] = dict.fromkeys(LANES, 0)
+        self._told_trigger = 0
+        self._failures = 0
+        self._most_events: int | None = None
+        self._taking: tuple[Lane, list[Page]] | None = None
+        self._poison: tuple[Lane, int] | None = None
+        self._closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        events: Database,
+        state: Database,
+        settings: IngestSettings,
+        on_commit: Callable[[Commit], None],
+        *,
+        limits: Limits | None = None,
+    ) -> AsyncIterator[Pipeline]:
+        """Reads where the state stands and the definitions; nothing moves before `run`."""
+        self = cls(events, state, settings, on_commit, limits or Limits())
+        self.definitions = await build(*await state.read(_stored))
+        await self._stand()
+        self._told_trigger = self._head.last_trigger
+        try:
+            yield self
+        finally:
+            self._closed = True
+            self._refuse_commands()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Works until cancelled. A step that is being written then is finished first."""
+        task_status.started()
+        try:
+            self._commands.appendleft(self._limits_command())
+            while True:
+                try:
+                    await self._turn()
+                except (sqlite3.Error, CursorMoved, OSError) as error:
+                    await self._recover(error, defect=False)
+                except Exception as error:  # noqa: BLE001  (a defect met by one event must not stop all others)
+                    await self._recover(error, defect=True)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._settle(quietly=True)
+                await self._drop_reads()
+            self._closed = True
+            self._refuse_commands()
+
+    # --- what others ask
+
+    def wake(self) -> None:
+        """Says that events were appended, or that the clock was set."""
+        self._fresh["realtime"] = self._fresh["bulk"] = True
+        self._wake.set()
+
+    def lag(self) -> dict[str, int]:
+        """Gives the events of each lane that are in the log and not yet in the profiles, as last seen."""
+        return {lane: max(0, self._heads[lane] - self._committed[lane]) for lane in LANES}
+
+    async def drain(self) -> None:
+        """Returns when all that was accepted before the call has been processed: lanes, passes, due timers."""
+        heads = await self._events.read(event_log.heads)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._drains.append(_Drain(heads, clock.now_us(), done))
+        self.wake()
+        await done
+
+    async def put_query(self, text: str) -> QueryRow:
+        """Stores a query under its ALIAS; holds for all events after this. Raises QueryError."""
+        return await self._command(lambda unit: commands.put_query(unit, self.definitions, text))
+
+    async def delete_query(self, alias: str) -> None:
+        """Deletes a query; what it made stays, hidden. Raises NotFound."""
+        await self._command(lambda unit: commands.delete_query(unit, self.definitions, alias))
+
+    async def put_audience(
+        self, text: str, *, name: str | None = None, description: str | None = None
+    ) -> AudienceRow:
+        """Stores an audience under its ALIAS; existing profiles are evaluated in the background.
+
+        Storing what is stored already changes nothing. Raises QueryError.
+        """
+        return await self._command(
+            lambda unit: commands.put_audience(unit, self.definitions, text, name=name, description=description)
+        )
+
+    async def delete_audience(self, name: str) -> None:
+        """Deletes an audience by slug or id. Raises NotFound, and Conflict while something depends on it."""
+        await self._command(lambda unit: commands.delete_audience(unit, self.definitions, name))
+
+    async def put_rule(
+        self, *, rule_id: int | None = None, name: str, priority: int, input: str, output: str,  # noqa: A002
+        expression: str, active: bool,
+    ) -> RuleRow:  # fmt: skip
+        """Stores a routing rule, a new one without `rule_id`. Raises NotFound, QueryError."""
+        draft = commands.RuleDraft(name, priority, input, output, expression, active)
+        return await self._command(lambda unit: commands.put_rule(unit, self.definitions, draft, rule_id))
+
+    async def delete_rule(self, rule_id: int) -> None:
+        """Deletes a routing rule. Raises NotFound."""
+        await self._command(lambda unit: commands.delete_rule(unit, self.definitions, rule_id))
+
+    async def erase(self, field: str, value: str) -> int:
+        """Erases the profile that owns a key, and returns its id. Raises NotFound.
+
+        Events processed later make a new profile. Exits carry the last fields; the history keeps what the scrubbing
+        of the log needs.
+        """
+        return await self._command(
+            lambda unit: commands.erase(unit, self.definitions, self._state, self._cache, field, value)
+        )
+
+    async def _command(self, run: Callable[[Unit], Awaitable[tuple[T, Definitions | None]]]) -> T:
+        if self._closed:
+            raise Closed("the daemon is stopping")
+        command = _Command(run, asyncio.get_running_loop().create_future())
+        self._commands.append(command)
+        self._wake.set()
+        return await command.done
+
+    def _refuse_commands(self) -> None:
+        waiting: list[_Command[Any] | _Drain] = [*self._commands, *self._drains]
+        self._commands.clear()
+        self._drains.clear()
+        for each in waiting:
+            if not each.done.done():
+                each.done.set_exception(Closed("the daemon is stopping"))
+
+    # --- one turn of the loop
+
+    async def _turn(self) -> None:
+        if self._drains and self._in_flight is None:
+            self._release(idle=False)
+        if self._commands:
+            await self._settle()
+            await self._run_command(self._commands.popleft())
+            return
+        self._wake.clear()
+        kind = await self._choose()
+        if kind is None:
+            if self._in_flight is not None:
+                await self._settle()
+                return
+            if not (self._commands or self._wake.is_set()):
+                self._release(idle=True)
+                await self._sleep()
+            return
+        self._waiting_since.pop(kind, None)
+        match kind:
+            case "realtime" | "bulk":
+                await self._take_events("realtime" if kind == "realtime" else "bulk")
+            case "timers":
+                await self._fire_timers()
+            case _:
+                await self._take_page()
+        self._failures = 0
+
+    async def _choose(self) -> str | None:
+        """Gives what is to be done next: the strongest that is ready, or what has waited too long."""
+        ready = [
+            kind
+            for kind, is_ready in (
+                ("realtime", await self._has_events("realtime")),
+                ("timers", self._head.next_due_us is not None and self._head.next_due_us <= clock.now_us()),
+                ("bulk", await self._has_events("bulk")),
+                ("pass", bool(self._head.passes)),
+            )
+            if is_ready
+        ]
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        now = asyncio.get_running_loop().time()
+        for kind in ready:
+            self._waiting_since.setdefault(kind, now)
+        patient = min(ready[1:], key=lambda kind: self._waiting_since[kind])
+        return patient if now - self._waiting_since[patient] > PATIENCE_S else ready[0]
+
+    async def _has_events(self, lane: Lane) -> bool:
+        """Says whether there are events to take; reads some when it is not known."""
+        if self._ahead[lane]:
+            return True
+        if lane == "bulk" and self._read_ahead is not None:
+            reading, self._read_ahead = self._read_ahead, None
+            self._ahead["bulk"] = await reading
+            if self._ahead["bulk"]:
+                return True
+        if not self._fresh[lane]:
+            return False
+        self._fresh[lane] = False
+        pages, heads = await self._read(lane, self._head.cursors[lane])
+        self._ahead[lane] = pages
+        self._see(heads, lane, pages)
+        return bool(pages)
+
+    async def _read(self, lane: Lane, after: int) -> tuple[list[Page], dict[Lane, int]]:
+        most = self._settings.realtime_events if lane == "realtime" else self._settings.batch_events
+        if self._most_events is not None:
+            most = min(most, self._most_events)
+        size = self._settings.batch_bytes
+
+        def read(db: sqlite3.Connection) -> tuple[list[Page], dict[Lane, int]]:
+            return event_reader.read(db, lane, after, most, size), event_log.heads(db)
+
+        return await self._events.read(read)
+
+    async def _read_on(self, after: int) -> list[Page]:
+        pages, heads = await self._read("bulk", after)
+        self._see(heads, "bulk", pages)
+        return pages
+
+    def _see(self, heads: Mapping[Lane, int], lane: Lane, pages: list[Page]) -> None:
+        """Notes how far the log goes; what a lane has beyond the pages just read is there to be read."""
+        self._heads = {each: max(self._heads[each], heads[each]) for each in LANES}
+        if pages and heads[lane] > pages[-1].last:
+            self._fresh[lane] = True
+
+    async def _take_events(self, lane: Lane) -> None:
+        pages = self._ahead[lane]
+        if self._in_flight_scanned:
+            await self._settle()
+        if lane == "bulk" and self._read_ahead is None:
+            self._read_ahead = asyncio.ensure_future(self._read_on(pages[-1].last))
+        unit = self._next_unit()
+        if self._poison == (lane, pages[0].last):
+            log.get().error("event_passed_over", lane=lane, position=pages[0].last)
+            unit.take_batch(lane, pages[0].last)
+            self._ahead[lane] = pages[1:]
+            self._poison = None
+            await self._commit(unit)
+            return
+        self._taking = (lane, pages)
+        batch = Batch(unit, self.definitions, self._evaluator, self._cache, self._state, self._limits)
+        taken = await batch.take(lane, pages, self._interrupted if lane == "bulk" else _never)
+        self._taking = None
+        self._ahead[lane] = pages[taken:]
+        await self._commit(unit)
+        if self._most_events is not None:  # after a defect: back to full batches, doubling
+            self._most_events = None if self._most_events > 1024 else self._most_events * 2
+
+    def _interrupted(self) -> bool:
+        return bool(self._fresh["realtime"] or self._commands)
+
+    async def _fire_timers(self) -> None:
+        await self._settle()
+        await self._reader.drop()
+        unit = self._next_unit()
+        await timers.fire(unit, self.definitions, self._evaluator, self._cache, self._state)
+        await self._commit(unit)
+
+    async def _take_page(self) -> None:
+        group = Group.of(self._head)
+        page = await self._reader.read(group, self._committed_unit)
+        unit = self._next_unit()
+        await audience_pass.evaluate_page(
+            unit, group, page, self.definitions, self._evaluator, self._cache
+        )
+        await self._commit(unit)
+        for number in unit.bundle.passes:
+            if unit.bundle.passes[number] is None:
+                log.get().info("audience_evaluated", audience=number)
+
+    async def _run_command(self, command: _Command[Any]) -> None:
+        if command.done.cancelled():
+            return
+        await self._reader.drop()
+        unit = self._next_unit()
+        unit.scanned = True
+        try:
+            result, definitions = await command.run(unit)
+        except (sqlite3.Error, OSError) as error:
+            command.done.set_exception(error)
+            raise
+        except Exception as error:  # noqa: BLE001  (refused: the caller is told, nothing was changed)
+            if not command.done.done():
+                command.done.set_exception(error)
+            return
+        try:
+            if not unit.bundle.empty:
+                await self._commit(unit)
+                await self._settle()
+        except BaseException as error:
+            if not command.done.done():
+                stopping = isinstance(error, asyncio.CancelledError)
+                command.done.set_exception(Closed("the daemon is stopping") if stopping else error)
+            if isinstance(error, Conflict):  # something came to depend on it; nothing was written
+                await self._stand()
+                return
+            raise
+        if definitions is not None:
+            await self._adopt(definitions)
+        if not command.done.done():
+            command.done.set_result(result)
+
+    async def _adopt(self, definitions: Definitions) -> None:
+        """Makes a new snapshot hold: profiles in memory belong to the schema that they were loaded with."""
+        if definitions.schema is not self.definitions.schema:
+            await self._empty_cache()
+        self.definitions = definitions
+        self._evaluator = Evaluator(definitions)
+        self._head.passes = tuple(await self._state.read(definitions_store.passes))
+
+    # --- committing
+
+    def _next_unit(self) -> Unit:
+        self._unit += 1
+        return Unit(self._unit, self._head, clock.now_us())
+
+    async def _commit(self, unit: Unit) -> None:
+        """Hands a step to the database once the one before it is durable, and goes on without waiting for it."""
+        await self._settle()
+        self._in_flight_scanned = unit.scanned
+        self._in_flight = asyncio.ensure_future(self._write(unit))
+        seen = self._committed_unit
+        if self._reader.seen_unit is not None:
+            seen = min(seen, self._reader.seen_unit)
+        while self._cache.evict(seen, 64):
+            await asyncio.sleep(0)
+
+    async def _write(self, unit: Unit) -> None:
+        await self._state.write(partial(bundle.write, bundle=unit.bundle))
+        self._committed_unit = unit.number
+        if unit.bundle.cursor is not None:
+            lane, _, to = unit.bundle.cursor
+            self._committed["realtime" if lane == "realtime" else "bulk"] = to
+        if unit.commit is not None:
+            self._told_trigger = unit.commit.last
+            self._on_commit(unit.commit)
+
+    async def _settle(self, *, quietly: bool = False) -> None:
+        """Waits until the step in flight is durable; raises what its writing raised."""
+        flight = self._in_flight
+        if flight is None:
+            return
+        await asyncio.wait([flight])
+        self._in_flight = None
+        self._in_flight_scanned = False
+        error = flight.exception()
+        if error is not None and not quietly:
+            raise error
+
+    def _limits_command(self) -> _Command[None]:
+        """Records the limits of identity, when they are not those of before."""
+
+        async def note(unit: Unit) -> tuple[None, None]:
+            limits = {"keys": self._limits.keys}
+            if await self._state.read(partial(history.last_of_kind, kind="identity")) != limits:
+                unit.decide("identity", limits)
+            return None, None
+
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda each: each.cancelled() or each.exception())
+        return _Command(note, done)
+
+    # --- failing and standing still
+
+    async def _recover(self, error: Exception, *, defect: bool) -> None:
+        """Forgets all that is not durable, waits, and stands where the database stands."""
+        facts = log.get(error=f"{type(error).__name__}: {error}", failures=self._failures + 1)
+        if defect:
+            facts.exception("ingest_defect_met")
+            self._isolate()
+        else:
+            facts.warning("ingest_write_failed")
+        self._failures += 1
+        pause = min(LONGEST_BACK_OFF_S, BACK_OFF_S * 2 ** min(self._failures - 1, 10))
+        while True:
+            try:
+                await self._settle(quietly=True)
+                await self._drop_reads()
+                await self._empty_cache()
+                rows = await self._state.read(_stored)
+                self.definitions = await build(*rows, previous=self.definitions)
+                await self._stand()
+            except (sqlite3.Error, OSError) as again:
+                log.get().warning("ingest_write_failed", error=f"{type(again).__name__}: {again}")
+            else:
+                break
+            await asyncio.sleep(pause)
+        await asyncio.sleep(pause)
+        self._wake.set()
+
+    def _isolate(self) -> None:
+        """After a defect within a batch: smaller batches, until the event that meets it stands alone, for skipping."""
+        taking, self._taking = self._taking, None
+        if taking is None:
+            return
+        lane, pages = taking
+        events = sum(page.events for page in pages)
+        if events == 1:
+            self._poison = (lane, pages[0].last)
+        else:
+            self._most_events = max(1, events // 2)
+
+    async def _stand(self) -> None:
+        """Stands where the database stands."""
+        position, passes = await self._state.read(lambda db: (bundle.position(db), definitions_store.passes(db)))
+        self._head = Head.at(position, passes)
+        self._evaluator = Evaluator(self.definitions)
+        self._committed = dict(self._head.cursors)
+        self._committed_unit = self._unit
+        self._ahead = {lane: [] for lane in LANES}
+        self._fresh = dict.fromkeys(LANES, True)
+        if self._told_trigger < position.last_trigger and self._failures:
+            # A commit that was reported as failed and is there all the same.
+            audiences = frozenset(self.definitions.audiences)
+            self._on_commit(Commit(self._told_trigger + 1, position.last_trigger, audiences))
+        self._told_trigger = position.last_trigger
+
+    async def _drop_reads(self) -> None:
+        """Ends the reads under way; what they bring is not wanted."""
+        await self._reader.drop()
+        reading, self._read_ahead = self._read_ahead, None
+        if reading is not None:
+            await asyncio.wait([reading])
+            reading.exception()
+
+    async def _empty_cache(self) -> None:
+        while self._cache.empty(64):
+            await asyncio.sleep(0)
+
+    def _release(self, *, idle: bool) -> None:
+        """Lets those go on who wait for what is done now."""
+        due_us = self._head.next_due_us
+        for drain in self._drains:
+            done = all(self._committed[lane] >= drain.heads[lane] for lane in LANES)
+            done = done and not self._head.passes and (due_us is None or due_us > drain.at_us)
+            if (idle or done) and not drain.done.done():
+                drain.done.set_result(None)
+        self._drains = [drain for drain in self._drains if not drain.done.done()]
+
+    async def _sleep(self) -> None:
+        """Sleeps until the next timer is due, or something comes."""
+        due_us = self._head.next_due_us
+        timeout = None if due_us is None else min(CLOCK_CHECK_S, max(0.0, (due_us - clock.now_us()) / 1e6))
+        with anyio.move_on_after(timeout):
+            await self._wake.wait()
+
+
+def _never() -> bool:
+    return False
+
+
+def _stored(db: sqlite3.Connection) -> tuple[list[QueryRow], list[AudienceRow], list[RuleRow]]:
+    return definitions_store.queries(db), definitions_store.audiences(db), definitions_store.rules(db)

@@ -1,0 +1,28 @@
+"""Work in the event loop, in slices: collection and the bus get their turn about every millisecond (P5)."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Final
+
+SLICE_S: Final = 0.001
+
+
+class Slices:
+    """Says when a slice is over. Ask `over` every few items; `await turn()` when it is."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self) -> None:
+        self._end = perf_counter() + SLICE_S
+
+    @property
+    def over(self) -> bool:
+        """Says whether this slice has lasted long enough."""
+        return perf_counter() >= self._end
+
+    async def turn(self) -> None:
+        """Lets everything else that is ready run, then begins the next slice."""
+        await asyncio.sleep(0)
+        self._end = perf_counter() + SLICE_S

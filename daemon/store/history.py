@@ -1,0 +1,55 @@
+"""The decisions in the order in which they held (P10).
+
+Bodies by kind, all JSON objects:
+
+- `batch`: `{"lane", "upto"}`; extended while no other decision comes between.
+- `query`: `{"alias", "text", "version"}`; `query_deleted`: `{"alias"}`.
+- `audience`: `{"number", "id", "slug", "name", "description", "text", "version"}`; `audience_deleted`: `{"number", "slug"}`.
+- `rule`: the stored rule; `rule_deleted`: `{"id"}`. Routing happens before the log, so a replay only reads past them.
+- `identity`: the limits of the identity graph that hold from here on.
+- `erase`: `{"profile", "keys": [[field, value], …], "scrubbed": false}`. Taking the person's events out of the log
+  also takes `keys` out of here and sets `scrubbed`: nothing of them is left then, and a replay finds nothing to erase.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any, NamedTuple
+
+APPEND = "INSERT INTO history (sequence, at_us, kind, body) VALUES (?, ?, ?, ?)"
+EXTEND = "UPDATE history SET body = ? WHERE sequence = ?"
+LAST = "SELECT sequence, kind, body FROM history ORDER BY sequence DESC LIMIT 1"
+LAST_OF_KIND = "SELECT body FROM history WHERE kind = ? ORDER BY sequence DESC LIMIT 1"
+PAGE = "SELECT sequence, at_us, kind, body FROM history WHERE sequence > ? ORDER BY sequence LIMIT ?"
+
+
+class Entry(NamedTuple):
+    """One decision; times in microseconds since the epoch."""
+
+    sequence: int
+    at_us: int
+    kind: str
+    body: dict[str, Any]
+
+
+def append(db: sqlite3.Connection, sequence: int, at_us: int, kind: str, body: str) -> None:
+    """Adds a decision with the given number, which must be new."""
+    db.execute(APPEND, (sequence, at_us, kind, body))
+
+
+def extend(db: sqlite3.Connection, sequence: int, body: str) -> None:
+    """Replaces the body of the last decision, a batch that goes on."""
+    db.execute(EXTEND, (body, sequence))
+
+
+def last_of_kind(db: sqlite3.Connection, kind: str) -> dict[str, Any] | None:
+    """Gives the body of the newest decision of a kind."""
+    row = db.execute(LAST_OF_KIND, (kind,)).fetchone()
+    return None if row is None else json.loads(row[0])
+
+
+def page(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
+    """Gives up to `limit` decisions after the number `after`, in order."""
+    rows = db.execute(PAGE, (after, limit)).fetchall()
+    return [Entry(sequence, at_us, kind, json.loads(body)) for sequence, at_us, kind, body in rows]

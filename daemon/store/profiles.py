@@ -1,0 +1,112 @@
+"""Profiles with what ingest keeps beside them: identities, timers, memberships.
+
+The reads for ingest give pages as JSON text, one step a page (the reason stands in `database`): a page is a list of
+rows `[profile id, body, due_us or null, [[audience, sequence, trigger id, entered_us], …]]`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+#: Profiles of one page of JSON text; bounds what one parse of it holds up.
+PAGE = 128
+
+_MEMBERSHIPS = """coalesce((SELECT group_concat('[' || m.audience || ',' || m.sequence || ',' || m.trigger_id || ','
+        || m.entered_us || ']') FROM membership m WHERE m.profile_id = p.id), '')"""
+_ROW = f"'[' || p.id || ',' || p.body || ',' || coalesce(t.due_us, 'null') || ',[' || {_MEMBERSHIPS} || ']]'"
+
+OWNERS = """SELECT '[' || coalesce(group_concat(id), '') || ']' FROM (SELECT DISTINCT i.profile_id AS id
+    FROM json_each(?) k CROSS JOIN identity i
+    WHERE i.field = json_extract(k.value, '$[0]') AND i.value = json_extract(k.value, '$[1]'))"""
+
+BY_IDS = f"""SELECT '[' || group_concat({_ROW}) || ']'
+    FROM json_each(?) k CROSS JOIN profile p ON p.id = k.value LEFT JOIN timer t ON t.profile_id = p.id"""
+
+RANGE_END = "SELECT max(id) FROM (SELECT id FROM profile WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)"
+#: Memberships and timers stand beside each other in three scans, not joined row by row: most rows have none.
+RANGE_BODIES = """SELECT '[' || coalesce(group_concat('[' || id || ',' || body || ']'), '') || ']'
+    FROM profile WHERE id > ? AND id <= ?"""
+RANGE_TIMERS = """SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || due_us || ']'), '') || ']'
+    FROM timer WHERE profile_id > ? AND profile_id <= ?"""
+RANGE_MEMBERSHIPS = """SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || audience || ',' || sequence
+        || ',' || trigger_id || ',' || entered_us || ']'), '') || ']'
+    FROM membership WHERE profile_id > ? AND profile_id <= ?
+    AND audience IN (SELECT value FROM json_each(?))"""
+
+DUE = """SELECT '[' || coalesce(group_concat(profile_id), '') || ']'
+    FROM (SELECT profile_id FROM timer WHERE due_us <= ? ORDER BY due_us, profile_id LIMIT ?)"""
+NEXT_DUE = "SELECT min(due_us) FROM timer WHERE due_us > ?"
+
+FIND = "SELECT profile_id FROM identity WHERE field = ? AND value = ?"
+READ = "SELECT body FROM profile WHERE id = ?"
+COUNT = "SELECT count(*) FROM profile"
+
+
+def owned_by(db: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[str]:
+    """Gives, as pages of JSON text, the profiles that own any of `keys`; a profile comes once."""
+    (text,) = db.execute(OWNERS, (json.dumps(keys),)).fetchone()
+    return by_ids(db, json.loads(text))
+
+
+def by_ids(db: sqlite3.Connection, ids: Sequence[int]) -> list[str]:
+    """Gives, as pages of JSON text, the profiles with these ids; those that are no more are left out."""
+    pages = []
+    for at in range(0, len(ids), PAGE):
+        (text,) = db.execute(BY_IDS, (json.dumps(ids[at : at + PAGE]),)).fetchone()
+        if text is not None:
+            pages.append(text)
+    return pages
+
+
+def due(db: sqlite3.Connection, now_us: int, limit: int) -> tuple[list[str], int, int | None]:
+    """Gives up to `limit` profiles whose timer is due, as pages; how many; and the next moment after `now_us`."""
+    (text,) = db.execute(DUE, (now_us, limit)).fetchone()
+    ids = json.loads(text)
+    (later,) = db.execute(NEXT_DUE, (now_us,)).fetchone()
+    return by_ids(db, ids), len(ids), later
+
+
+def in_range(
+    db: sqlite3.Connection, after: int, upto: int, limit: int, audiences: Sequence[int]
+) -> tuple[int, list[str], str, str] | None:
+    """Gives up to `limit` profiles with ids in (`after`, `upto`], with the memberships in `audiences`.
+
+    The result is (last id, pages of `[[id, body], …]`, timers as `[[id, due_us], …]`, memberships as
+    `[[id, audience, sequence, trigger id, entered_us], …]`), the texts JSON; None when no profile is left.
+    """
+    (last,) = db.execute(RANGE_END, (after, upto, limit)).fetchone()
+    if last is None:
+        return None
+    pages = []
+    for start in _steps(db, after, last):
+        (text,) = db.execute(RANGE_BODIES, start).fetchone()
+        pages.append(text)
+    (timers,) = db.execute(RANGE_TIMERS, (after, last)).fetchone()
+    (memberships,) = db.execute(RANGE_MEMBERSHIPS, (after, last, json.dumps(audiences))).fetchone()
+    return last, pages, timers, memberships
+
+
+def _steps(db: sqlite3.Connection, after: int, last: int) -> Iterator[tuple[int, int]]:
+    while after < last:
+        (end,) = db.execute(RANGE_END, (after, last, PAGE)).fetchone()
+        yield after, end
+        after = end
+
+
+def find(db: sqlite3.Connection, field: str, value: str) -> int | None:
+    """Gives the id of the profile that owns a key."""
+    row = db.execute(FIND, (field, value)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def read(db: sqlite3.Connection, profile_id: int) -> str | None:
+    """Gives the body of a profile, JSON text."""
+    row = db.execute(READ, (profile_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def count(db: sqlite3.Connection) -> int:
+    """Counts the profiles; reads the whole index, so not for the hot path."""
+    return int(db.execute(COUNT).fetchone()[0])

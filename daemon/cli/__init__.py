@@ -59,6 +59,7 @@ COMMANDS: dict[str, Entry] = {
         "daemon.cli.backup:backup", "Copies the databases into a new folder, also beside a running daemon."
     ),
     "config show": Entry("daemon.cli.config:show", "Show the settings that hold, secrets masked."),
+    "config reference": Entry("daemon.cli.config:reference", "Print all settings that there are."),
     "doctor": Entry("daemon.cli.doctor:doctor", "Check the installation and its data directory."),
     "explain": Entry(
         "daemon.cli.definitions:explain", "Says why the person FIELD = VALUE is, or is not, in the audience SLUG."
@@ -106,6 +107,7 @@ COMMANDS: dict[str, Entry] = {
     "schema": Entry(
         "daemon.cli.definitions:schema", "Shows the fields of profiles: kinds, merge operators, identities with ranks."
     ),
+    "status": Entry("daemon.cli.definitions:status", "Says how far a running daemon is behind."),
     "stream events": Entry(
         "daemon.cli.definitions:stream_events", "Shows the latest events of a stream, a JSON object a line."
     ),

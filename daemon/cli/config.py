@@ -1,4 +1,4 @@
-"""`cohortd config show`."""
+"""`cohortd config`: the settings that hold, and all that there are."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def show(config: Path | None, data_dir: Path | None, *, json_: bool) -> None:
             value = value[part] if isinstance(value, dict) else None
         text = orjson.dumps(value, default=str).decode()
         click.echo(f"{name} = {text}{' ' + unit if unit else ''}  # {description}")
+
+
+@click.command()
+def reference() -> None:
+    """Print all settings as a Markdown table, as `daemon/README.md` has it."""
+    click.echo(settings_module.reference())

@@ -283,6 +283,15 @@ def explain(slug: str, field: str, value: str, as_json: bool, **where: Any) -> N
     click.echo(f"next change by time alone: {found['next_flip'] or 'none'}")
 
 
+@click.command("status")
+@click.option("--count", is_flag=True, help="Also count the profiles, which takes a while when there are many.")
+@remote
+def status(count: bool, as_json: bool, **where: Any) -> None:
+    """Says how far a running daemon is behind, and what its files take."""
+    found = client_of(**where).call("GET", "/v2/status", params={"count": "true" if count else None})
+    show_facts(found, as_json=as_json)
+
+
 @click.command("list")
 @remote
 def subscription_list(as_json: bool, **where: Any) -> None:

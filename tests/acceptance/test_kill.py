@@ -32,7 +32,7 @@ FROM kills INTO user BY customer OR device ALIAS kills
 AUDIENCES = (
     "FILTER active = 1 FROM user ALIAS active",
     "FILTER orders >= 5 FROM user ALIAS often",
-    'FILTER AND ( NOT INCLUDE active, kinds.bulk >= 2 ) FROM user ALIAS quiet',
+    "FILTER AND ( NOT INCLUDE active, kinds.bulk >= 2 ) FROM user ALIAS quiet",
 )
 
 
@@ -63,7 +63,7 @@ class Sender:
     async def run(self, session: aiohttp.ClientSession, address: str, token: str, stop: asyncio.Event) -> None:
         while not stop.is_set():
             events = [self.event() for _ in range({"single": 1, "array": 7, "bulk": 40}[self.way])]
-            path, body = f"/collect/json/kills", orjson.dumps(events[0])
+            path, body = "/collect/json/kills", orjson.dumps(events[0])
             if self.way == "array":
                 body = orjson.dumps(events)
             elif self.way == "bulk":
@@ -74,7 +74,10 @@ class Sender:
 
     @staticmethod
     async def _sent(session: aiohttp.ClientSession, url: str, body: bytes, token: str, count: int) -> bool:
-        headers = {"Authorization": token, "Content-Type": "application/x-ndjson" if "/bulk/" in url else "application/json"}
+        headers = {
+            "Authorization": token,
+            "Content-Type": "application/x-ndjson" if "/bulk/" in url else "application/json",
+        }
         try:
             async with session.post(url, data=body, headers=headers) as response:
                 content = await response.read()
@@ -117,10 +120,10 @@ async def define(client: Any) -> None:
         await client.post("/api/segment", data=text, ok=True)
 
 
-async def settled(client: Any, position: int) -> None:
+async def settled(client: Any) -> None:
     """Waits until the log is taken in and the subscription has come to its end."""
     while True:
-        lag = (await client.get("/v2/lag", ok=True)).data
+        lag = (await client.get("/v2/status", ok=True)).data["lag"]
         subscriptions = (await client.get("/v2/subscription", ok=True)).data
         if not any(lag.values()) and all(each["lag_triggers"] == 0 for each in subscriptions):
             return
@@ -145,7 +148,10 @@ async def test_fifty_kills_lose_nothing_double_nothing_and_skip_no_transition(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     hook = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    senders = [Sender(number, way, number) for number, way in enumerate(("single", "single", "single", "array", "array", "bulk"))]
+    senders = [
+        Sender(number, way, number)
+        for number, way in enumerate(("single", "single", "single", "array", "array", "bulk"))
+    ]
     stop = asyncio.Event()
     data = tmp_path / "data"
     try:
@@ -164,12 +170,17 @@ async def test_fifty_kills_lose_nothing_double_nothing_and_skip_no_transition(
                     await cohortd.start()
                     assert len(receiver.ids) >= before
                 stop.set()
-            await settled(cohortd.client, 0)
+            await settled(cohortd.client)
             assert await cohortd.stop() == 0
     finally:
         await runner.cleanup()
 
-    logged = [row[0] for row in rows(data / "events.db", "SELECT event_id FROM event_realtime UNION ALL SELECT event_id FROM event_bulk")]
+    logged = [
+        row[0]
+        for row in rows(
+            data / "events.db", "SELECT event_id FROM event_realtime UNION ALL SELECT event_id FROM event_bulk"
+        )
+    ]
     acknowledged = [each for sender in senders for each in sender.acknowledged]
     assert len(acknowledged) > 1000
     assert len(logged) == len(set(logged))
@@ -210,7 +221,7 @@ async def profiles_of(folder: Path, data: Path, start_cohortd: Any) -> list[Any]
             for start in range(0, len(bodies), 5000):
                 body = "\n".join(row[0] for row in bodies[start : start + 5000])
                 await client.post(path, data=body, headers=content_type, ok=True)
-            await settled(client, 0)
+            await settled(client)
         assert await cohortd.stop() == 0
     return stored_profiles(folder)
 

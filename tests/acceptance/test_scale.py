@@ -30,7 +30,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.scale
 @pytest.mark.timeout(1800)
-def test_a_backlog_of_a_million_over_a_million_profiles_is_taken_in_with_flat_memory(tmp_path: Path, bench: Any) -> None:
+def test_a_backlog_of_a_million_over_a_million_profiles_is_taken_in_with_flat_memory(
+    tmp_path: Path, bench: Any
+) -> None:
     data = tmp_path / "data"
     with bench.running.daemon(data) as daemon:
         daemon.define((bench.workload.QUERY,), bench.workload.AUDIENCES)

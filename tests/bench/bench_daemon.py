@@ -21,7 +21,8 @@ from load import steady
 from running import Daemon, daemon, script
 
 TOGGLE = (
-    "SELECT customer_id KIND string, number KIND int, active KIND int FROM toggles INTO user BY customer_id ALIAS toggles",
+    "SELECT customer_id KIND string, number KIND int, active KIND int FROM toggles INTO user BY customer_id "
+    "ALIAS toggles",
 )
 TOGGLED = ("FILTER active = 1 FROM user ALIAS toggled",)
 CUSTOMERS = 500
@@ -37,7 +38,11 @@ def latency(*, quick: bool) -> Figure:
     """p99 from the planned moment of a POST to the receiver's request, at 500 events a second."""
     times, duration = (3, 4.0) if quick else (5, 30.0)
     figure = Figure("p99 from POST to the receiver's request, 500 events/s", "ms", "most", 10.0)
-    with tempfile.TemporaryDirectory() as folder, script("receiver.py") as (_, target), daemon(Path(folder) / "d") as ours:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        script("receiver.py") as (_, target),
+        daemon(Path(folder) / "d") as ours,
+    ):
         ours.define(TOGGLE, TOGGLED)
         job = {"label": "bench", "config": {"audiences": ["toggled"], "url": target, "batch_size": 1}}
         ours.call("POST", "/v2/job/webhook_triggers", orjson.dumps(job))
@@ -45,7 +50,9 @@ def latency(*, quick: bool) -> Figure:
             for _ in range(times):
                 figure.floor.append(1000 * _latency(relay, target, duration, ""))
                 # Each round begins where the last ended: every event must move its customer again.
-                figure.ours.append(1000 * _latency(f"{ours.address}/collect/json/toggles", target, duration, ours.token))
+                figure.ours.append(
+                    1000 * _latency(f"{ours.address}/collect/json/toggles", target, duration, ours.token)
+                )
     return figure
 
 

@@ -1,4 +1,6 @@
-"""Beside others: bytewax for membership work, dlt for taking in a CSV. Needs the environment that `make bench-peers` sets up.
+"""Beside others: bytewax for membership work, dlt for taking in a CSV.
+
+Needs the environment that `make bench-peers` sets up.
 
 `python bench_peers.py PYTHON [--quick]`, where PYTHON has bytewax and dlt.
 """

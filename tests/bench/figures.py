@@ -70,7 +70,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def _spread(values: Sequence[float]) -> str:
     middle = statistics.median(values)
-    return f"{_number(middle)} [{_number(min(values))}–{_number(max(values))}]"
+    return f"{_number(middle)} [{_number(min(values))}-{_number(max(values))}]"
 
 
 def _number(value: float) -> str:

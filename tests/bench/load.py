@@ -20,7 +20,13 @@ class Load:
 
 
 async def steady(
-    url: str, body: Callable[[int], bytes], *, rate: float, duration_s: float, token: str = "", stop: asyncio.Event | None = None
+    url: str,
+    body: Callable[[int], bytes],
+    *,
+    rate: float,
+    duration_s: float,
+    token: str = "",
+    stop: asyncio.Event | None = None,
 ) -> Load:
     """Sends `rate` requests a second for `duration_s`, or until `stop`; a slow answer does not delay the next request.
 

@@ -16,7 +16,7 @@ from aiohttp import web
 FIELD = "number"
 
 
-async def main(hang: bool) -> None:
+async def main(*, hang: bool) -> None:
     times: dict[int, float] = {}
     count = 0
 
@@ -51,4 +51,4 @@ async def main(hang: bool) -> None:
     await asyncio.Event().wait()
 
 
-asyncio.run(main("hang" in sys.argv))
+asyncio.run(main(hang="hang" in sys.argv))

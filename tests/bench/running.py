@@ -80,21 +80,14 @@ class Daemon:
         for text in audiences:
             self.call("POST", "/api/segment", text)
 
+    def backlog(self) -> int:
+        """Gives how many accepted events are not yet taken in."""
+        return sum(self.call("GET", "/v2/status")["lag"].values())
+
     def settle(self) -> None:
         """Waits until everything accepted is taken in."""
-        while True:
-            waiting = self.metric("cohortd_log_backlog_events")
-            if waiting == 0:
-                return
+        while self.backlog():
             time.sleep(0.02)
-
-    def metric(self, name: str) -> float:
-        """Gives a metric, summed over its labels."""
-        content = self._request("GET", "/metrics")[1].decode()
-        found = [line for line in content.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-        if not found:
-            raise LookupError(f"/metrics has no {name}")
-        return sum(float(line.rpartition(" ")[2]) for line in found)
 
     def memory_bytes(self) -> int:
         """Gives the resident memory now."""

@@ -37,7 +37,7 @@ def body_of_profile(number: str = "0000000") -> str:
 
 
 def fill(data_dir: Path, *, count: int, timers: int = 0, backlog: int = 0) -> None:
-    """Adds profiles (with their identities), timers due within ten days, and events of a backlog to closed databases."""
+    """Adds profiles with identities, timers due within ten days, and a backlog of events, to closed databases."""
     template = body_of_profile("@@@@@@@")
     now_us = clock.now_us()
     with closing(sqlite3.connect(data_dir / "state.db", isolation_level=None)) as db:
@@ -45,7 +45,8 @@ def fill(data_dir: Path, *, count: int, timers: int = 0, backlog: int = 0) -> No
         db.execute("BEGIN")
         numbers = range(1, count + 1)
         db.executemany(
-            "INSERT INTO profile (id, body) VALUES (?, ?)", ((n, template.replace("@@@@@@@", f"{n:07}")) for n in numbers)
+            "INSERT INTO profile (id, body) VALUES (?, ?)",
+            ((n, template.replace("@@@@@@@", f"{n:07}")) for n in numbers),
         )
         keys = [("customer_id", "c{:07}"), ("email", "c{:07}@example.com")]
         for field, form in keys:

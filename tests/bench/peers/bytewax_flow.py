@@ -66,7 +66,9 @@ def evaluate(s: dict[str, Any]) -> list[bool]:
 def step(state: dict[str, Any] | None, event: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[int, bool]]]:
     state = merge(state, event)
     now = evaluate(state)
-    moves = [(number, is_in) for number, (was, is_in) in enumerate(zip(state["members"], now, strict=True)) if was != is_in]
+    moves = [
+        (number, is_in) for number, (was, is_in) in enumerate(zip(state["members"], now, strict=True)) if was != is_in
+    ]
     state["members"] = now
     return state, moves
 

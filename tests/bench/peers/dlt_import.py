@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
 
-import dlt  # noqa: E402  (after its environment)
+import dlt
 
 PAGE = 5_000
 
@@ -21,7 +22,7 @@ def main(source: str, folder: str) -> None:
 
     @dlt.resource(name="events", write_disposition="append")
     def rows() -> Iterator[list[dict[str, str]]]:
-        with open(source, newline="", encoding="utf-8") as file:
+        with Path(source).open(newline="", encoding="utf-8") as file:
             page: list[dict[str, str]] = []
             for row in csv.DictReader(file):
                 page.append(row)

@@ -1,0 +1,155 @@
+"""What the pure core costs an event, stage by stage: `python tests/bench/bench_core.py [events]`.
+
+Purchases like CDNOW's over 20,000 customers, all profiles in memory, keys known: the steady state of ingest.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import time
+from datetime import UTC, datetime
+from itertools import count
+
+import orjson
+
+from streams.audience import AudienceSet
+from streams.identity import resolve
+from streams.mapping import Mapper
+from streams.profile import load, new
+from streams.ql.compiler import compile_filter
+from streams.ql.parser import parse_filters, parse_queries
+from streams.schema import build_schema
+
+QUERY = """
+SELECT customer_id AS customer_id
+     , email(email) AS email
+     , sum(dollars) AS spent KIND number
+     , sum(cds) AS cds KIND int
+     , todate(purchased_at) AS last_purchase KIND date
+     , min(todate(purchased_at)) AS first_purchase KIND date
+     , count(dollars) AS purchases
+     , valuect(genre) AS genres
+     , set(channel) AS channels
+FROM purchases INTO user BY customer_id OR email ALIAS purchases
+"""
+FILTERS = ";\n".join(
+    [f"FILTER spent > {limit} ALIAS spent_{limit}" for limit in (10, 50, 100, 200, 400)]
+    + [f"FILTER purchases >= {limit} ALIAS bought_{limit}" for limit in (1, 2, 3, 5, 10)]
+    + [f'FILTER last_purchase > "now-{days}d" ALIAS active_{days}' for days in (7, 30, 90, 180, 365)]
+    + [
+        'FILTER channels = "x" OR genres.rock > 3 ALIAS rock',
+        'FILTER AND (spent > 50, last_purchase < "now-60d") ALIAS lapsing',
+        'FILTER email LIKE "*1@example.com" ALIAS ones',
+        'FILTER channels INTERSECTS ("shop", "fair") ALIAS shop',
+        "FILTER AND (cds > 5, NOT INCLUDE lapsing) ALIAS fans",
+    ]
+)
+GENRES = ["rock", "jazz", "pop", "folk", "classical", "metal"]
+CHANNELS = ["web", "shop", "mail", "fair"]
+START_US = 852_076_800_000_000
+
+
+def main(events: int = 100_000, customers: int = 20_000) -> None:
+    rng = random.Random(7)
+    queries = parse_queries(QUERY)
+    schema = build_schema(queries)
+    mapper = Mapper(schema, queries)
+    filters = {number: each for number, each in enumerate(parse_filters(FILTERS), 1)}
+    named = {each.alias: each.where for each in filters.values()}
+    audiences = AudienceSet(
+        {
+            number: compile_filter(each.where, kinds=schema.kinds, includes=named.get)
+            for number, each in filters.items()
+        },
+        schema,
+    )
+    bodies = []
+    for place in range(events):
+        number = rng.randrange(customers)
+        day = place * 540 // events
+        bodies.append(
+            (
+                START_US + day * 86_400_000_000,
+                orjson.dumps(
+                    {
+                        "customer_id": f"{number:05}",
+                        "email": f"c{number}@example.com",
+                        "purchased_at": f"1997-{day // 30 % 12 + 1:02}-{day % 28 + 1:02}",
+                        "cds": rng.randint(1, 5),
+                        "dollars": round(rng.random() * 60, 2),
+                        "genre": rng.choice(GENRES),
+                        "channel": rng.choice(CHANNELS),
+                    }
+                ),
+            )
+        )
+    owners: dict = {}
+    ids = count(1)
+
+    def create():
+        return new(next(ids), START_US)
+
+    spent = dict.fromkeys(["loads", "map", "resolve", "apply", "touched", "evaluate", "boundary", "dump"], 0.0)
+    clock = time.perf_counter
+    now = datetime(1998, 7, 1, tzinfo=UTC)
+    changed_audiences = 0
+    for round_number in range(2):  # the first fills, the second is the steady state
+        gc.collect()
+        spent = dict.fromkeys(spent, 0.0)
+        slice_size = 500
+        for start in range(0, events, slice_size):
+            batch = bodies[start : start + slice_size]
+            t0 = clock()
+            parsed = [orjson.loads(body) for _, body in batch]
+            t1 = clock()
+            mapped = [mapper.map("purchases", body, us, None, us) for (us, _), body in zip(batch, parsed, strict=True)]
+            t2 = clock()
+            resolved = []
+            for each in mapped:
+                resolution = resolve(schema, each[0], owners.get, create)
+                for key in resolution.attach:
+                    owners[key] = resolution.profile
+                resolved.append(resolution)
+                if resolution.attach:  # apply at once, as ingest does: keys must be there for the next
+                    resolution.profile.keys.setdefault("_", [])
+                    del resolution.profile.keys["_"]
+            t3 = clock()
+            masks = [
+                each.profile.apply(
+                    schema, each, event_us=us, event_id=None, stream="purchases", received_us=us,
+                    position=("realtime", start + place),
+                )
+                for place, ((us, _), each) in enumerate(zip(batch, resolved, strict=True))
+            ]  # fmt: skip
+            t4 = clock()
+            touched = [audiences.touched(mask) for mask in masks]
+            t5 = clock()
+            for numbers, each in zip(touched, resolved, strict=True):
+                changed_audiences += sum(audiences.evaluate(numbers, each.profile, now))
+            t6 = clock()
+            for numbers, each in zip(touched, resolved, strict=True):
+                audiences.boundary(numbers, each.profile, now)
+            t7 = clock()
+            dumps = [each.profile.dump() for each in resolved]
+            t8 = clock()
+            for name, took in zip(
+                spent, (t1 - t0, t2 - t1, t3 - t2, t4 - t3, t5 - t4, t6 - t5, t7 - t6, t8 - t7), strict=True
+            ):
+                spent[name] += took
+        print(f"round {round_number}:", "  ".join(f"{name} {took / events * 1e6:.2f}" for name, took in spent.items()))
+    core = sum(spent[name] for name in ("map", "resolve", "apply", "touched", "dump"))
+    print(f"core {core / events * 1e6:.2f} µs an event; a body has {len(dumps[-1])} bytes: {dumps[-1]}")
+    t0 = clock()
+    for each in resolved:
+        load(schema, each.profile.id, dumps[-1])
+    print(f"load {(clock() - t0) / len(resolved) * 1e6:.2f} µs (loads alone ", end="")
+    t0 = clock()
+    for _ in resolved:
+        orjson.loads(dumps[-1])
+    print(f"{(clock() - t0) / len(resolved) * 1e6:.2f})")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -20,13 +20,18 @@ import anyio
 import structlog
 
 from daemon import lock, log
+from daemon.bus.bus import Bus
+from daemon.ingest.pipeline import Pipeline
+from daemon.ingest.unit import Commit
 from daemon.sdnotify import Notifier
 from daemon.settings import Settings
+from daemon.store.collector import Collector
 from daemon.store.database import Database
 from daemon.store.migrate import Name, NewerFileError, migrate
 from daemon.store.tokens import Tokens
-from daemon.web import auth, server
+from daemon.web import api, auth, server
 from daemon.web.services import Services
+from streams.identity import Limits
 
 try:
     import uvloop
@@ -64,14 +69,38 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
         events = await stack.enter_async_context(_database(settings, "events"))
         state = await stack.enter_async_context(_database(settings, "state"))
         tokens = await stack.enter_async_context(Tokens.open(state))
+
+        def committed(commit: Commit) -> None:
+            bus.notify(commit)  # nothing is committed before `run`, and the bus is open by then
+
+        limits = Limits(keys=settings.identity.keys)
+        pipeline = await stack.enter_async_context(
+            Pipeline.open(events, state, settings.ingest, committed, limits=limits)
+        )
+        collector = await stack.enter_async_context(
+            Collector.open(
+                events,
+                settings,
+                rules=lambda: pipeline.definitions.rules,
+                cursors=pipeline.committed,
+                wake=pipeline.wake,
+            )
+        )
+        bus = await stack.enter_async_context(Bus.open(state, lambda: pipeline.definitions, settings))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        await tasks.start(pipeline.run, name="ingest")
         services = Services(
             settings=settings,
             events=events,
             state=state,
             tokens=tokens,
+            collector=collector,
+            pipeline=pipeline,
+            bus=bus,
             trusted_proxies=auth.networks(settings.server.trusted_proxies),
         )
-        address = await stack.enter_async_context(server.serve(server.application(services, [])))
+        address = await stack.enter_async_context(server.serve(server.application(services, api.routes())))
         services.ready = True
         yield Daemon(address, services)
 
@@ -103,7 +132,8 @@ async def run(settings: Settings) -> int:
             for cause in causes:
                 logger.error("daemon_refused", error=str(cause))  # noqa: TRY400  (its owner needs no traceback)
         else:
-            logger.exception("daemon_failed")
+            for cause in causes:  # each for itself: the groups around them only say that there are scopes
+                logger.error("daemon_failed", exc_info=cause)
             if not isinstance(error, Exception):
                 raise
     finally:

@@ -46,9 +46,11 @@ def configure(level: str = "info", *, terminal: bool | None = None) -> None:
 
 class _FromLibraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        logger = get(logger=record.name)
-        write = logger.error if record.levelno >= logging.ERROR else logger.warning
-        write("library_warned", message=record.getMessage(), exc_info=record.exc_info or None)
+        logger = get(logger=record.name, message=record.getMessage())
+        if record.levelno >= logging.ERROR:
+            logger.error("library_warned", exc_info=record.exc_info or None)
+        else:
+            logger.warning("library_warned", exc_info=record.exc_info or None)
 
 
 def _dumps(value: object, **_: object) -> bytes:

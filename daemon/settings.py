@@ -77,7 +77,7 @@ class Server(Section):
     )
     body_timeout_s: float = setting(60.0, "longest silence within a request's body before it is given up", "s", gt=0)
     keep_alive_s: float = setting(75.0, "how long an idle connection is kept", "s", gt=0)
-    stop_s: float = setting(8.0, "time for requests under way when stopping; then they are cut", "s", gt=0, le=9)
+    stop_s: float = setting(4.0, "time for requests under way when stopping; then they are cut", "s", gt=0, le=5)
     metrics_public: bool = setting(False, "serve /metrics without a token")
 
     @model_validator(mode="after")
@@ -281,6 +281,15 @@ def describe(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tu
         unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
         default = "" if field.default_factory else _shown(field.default)
         yield f"{prefix}{name}", default, unit, field.description or ""
+
+
+def reference() -> str:
+    """Gives all settings as a Markdown table."""
+    rows = ["| Setting | Default | Unit | What it does |", "|---|---|---|---|"]
+    for name, default, unit, description in describe():
+        shown = f"`{default}`" if default else ""
+        rows.append(f"| `{name}` | {shown} | {unit} | {description.replace('|', '/')} |")
+    return "\n".join(rows)
 
 
 def masked(settings: BaseModel) -> dict[str, Any]:

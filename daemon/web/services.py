@@ -8,7 +8,10 @@ from ipaddress import IPv4Network, IPv6Network
 
 from aiohttp import web
 
+from daemon.bus.bus import Bus
+from daemon.ingest.pipeline import Pipeline
 from daemon.settings import Settings
+from daemon.store.collector import Collector
 from daemon.store.database import Database
 from daemon.store.tokens import Tokens
 
@@ -24,6 +27,9 @@ class Services:
     events: Database
     state: Database
     tokens: Tokens
+    collector: Collector
+    pipeline: Pipeline
+    bus: Bus
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     #: Name of the control socket, as a connection over it has it for its own.
     control_path: str = ""

@@ -54,9 +54,8 @@ def assemble(providers: list[Provider], missing: Mapping[str, str] | None = None
         by_slug[provider.slug] = provider
         for job_type in provider.jobs:
             if job_type.slug in job_types:
-                raise ValueError(
-                    f"providers {provider_of[job_type.slug]!r} and {provider.slug!r} both have a job type {job_type.slug!r}"
-                )
+                both = f"{provider_of[job_type.slug]!r} and {provider.slug!r}"
+                raise ValueError(f"providers {both} both have a job type {job_type.slug!r}")
             job_types[job_type.slug] = job_type
             provider_of[job_type.slug] = provider.slug
     return Catalog(by_slug, job_types, provider_of, dict(missing or {}))

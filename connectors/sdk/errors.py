@@ -27,16 +27,19 @@ class ConfigError(Exception):
 
 def gravest(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Gives the error of a task group that decides: configuration, then authorization, then a bug, then transient."""
-    leaves = list(_leaves(group))
-    for decides in (
-        lambda error: isinstance(error, ConfigError),
-        lambda error: isinstance(error, AuthError),
-        lambda error: not isinstance(error, TransientError),
-    ):
-        for leaf in leaves:
-            if decides(leaf):
-                return leaf
-    return leaves[0]
+    return min(_leaves(group), key=_rank)
+
+
+def _rank(error: BaseException) -> int:
+    match error:
+        case ConfigError():
+            return 0
+        case AuthError():
+            return 1
+        case TransientError():
+            return 3
+        case _:
+            return 2
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -54,10 +54,10 @@ class Lease(Protocol):
         """Whether it was acknowledged or omitted."""
 
     def ack(self) -> None:
-        """Moves the subscription past these messages. Returns at once; it is stored soon after."""
+        """Moves the subscription past these messages. Returns at once; it is stored soon after.
 
-    def ack_through(self) -> None:
-        """Acknowledges this lease and all that were given out before it. For `ordered` leases."""
+        An `ordered` lease takes all that were given out before it along.
+        """
 
     def omit(self, reason: str) -> None:
         """Moves past these messages without having delivered them: the destination refused them for good."""
@@ -107,12 +107,11 @@ class TriggerRun(Generic[C_co]):
     log: FilteringBoundLogger
     secret: Callable[[str], Secret]  # resolves a reference; ConfigError when there is nothing
     exports: Path  # where relative folders begin
+    now_us: Callable[[], int]  # the wall clock, microseconds since the epoch
     network: Network = field(default_factory=Network)
     patience: Patience = field(default_factory=Patience)
 
-    def leases(
-        self, batching: Batching, *, fields: Sequence[str] | None = None, ordered: bool = False
-    ) -> Leases:
+    def leases(self, batching: Batching, *, fields: Sequence[str] | None = None, ordered: bool = False) -> Leases:
         """Begins to give out batches; see `Lease`. Call it once in a run."""
         return self.source.leases(batching, fields=fields, ordered=ordered)
 
@@ -153,6 +152,8 @@ class TriggerRun(Generic[C_co]):
             try:
                 await send(lease)
             except TransientError as error:
+                if lease.settled:  # delivered, and something went wrong after it
+                    return
                 lease.failed(error)
                 if give_up_at is None:
                     give_up_at = loop.time() + self.patience.total_s

@@ -1,5 +1,6 @@
-"""The bus: wakes the subscriptions that a commit touches, lets runs read them, stores how far they are, and forgets
-triggers that nobody waits for.
+"""The bus: wakes the subscriptions that a commit touches, lets runs read them, and stores how far they are.
+
+It also forgets the triggers that nobody waits for.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Lag(NamedTuple):
 class Source:
     """What a run reads its subscription by; see `connectors.sdk.run.TriggerSource`."""
 
-    def __init__(self, bus: Bus, cursor: Cursor, logger: FilteringBoundLogger, on_delivered: Callable[[], None]) -> None:
+    def __init__(
+        self, bus: Bus, cursor: Cursor, logger: FilteringBoundLogger, on_delivered: Callable[[], None]
+    ) -> None:
         self._bus = bus
         self._cursor = cursor
         self._logger = logger
@@ -128,7 +131,7 @@ class Bus:
             self._by_audience.setdefault(number, []).append(cursor)
 
     def remove(self, subscription_id: str) -> None:
-        """Lets go of a subscription whose job is deleted or completed; its cursor holds no trigger any more."""
+        """Lets go of a subscription that is deleted; its cursor holds no trigger any more."""
         cursor = self._cursors.pop(subscription_id, None)
         if cursor is None:
             return
@@ -139,24 +142,30 @@ class Bus:
             if not listeners:
                 del self._by_audience[number]
 
+    async def retire(self, subscription_id: str) -> None:
+        """Stores how far a subscription is, for the last time, and lets go of it: its job is completed."""
+        await self.flush(every=True)
+        self.remove(subscription_id)
+
     @asynccontextmanager
     async def attach(
         self, subscription_id: str, logger: FilteringBoundLogger, on_delivered: Callable[[], None]
     ) -> AsyncIterator[Source]:
         """Lets one run read a subscription. What it leaves unsettled is read again by the next.
 
-        `on_delivered` is called each time that something was delivered or omitted. Raises RuntimeError while another
-        run is attached.
+        `on_delivered` is called each time that something was delivered or omitted. A former run that did not end is
+        cut off: it gets no more batches, and settling those that it has does nothing.
         """
         cursor = self._cursors[subscription_id]
-        if cursor.attached:
-            raise RuntimeError(f"subscription {subscription_id} is being read already")
-        cursor.attached = True
+        if cursor.reader is not None:
+            cursor.release(self.head)
+        reader = cursor.reader = object()
         try:
             yield Source(self, cursor, logger, on_delivered)
         finally:
-            cursor.release(self.head)
-            self._mark(cursor)
+            if cursor.reader is reader:
+                cursor.release(self.head)
+                self._mark(cursor)
 
     def feed(
         self,

@@ -40,7 +40,8 @@ class Cursor:
         self.failed = done.failed
         self.skipped = done.skipped
         self.acked_us = done.acked_us
-        self.attached = False
+        #: Stands for the run that reads; what a former one still does has no effect.
+        self.reader: object | None = None
         #: First of what was read and is not settled: (trigger id, profile id), as the feed that reads knows it.
         self.unsettled: Callable[[], tuple[int | None, int | None]] = _nothing
         self.wake: Callable[[], None] = _ignore
@@ -62,11 +63,8 @@ class Cursor:
     def places(self, head: int) -> tuple[int, int]:
         """Gives the two cursors: trigger id and profile id up to which all is done with."""
         live, backfill = self.unsettled()
-        if live is not None:
-            position = live - 1
-        else:
-            position = max(self.read_to, head) if self.caught_up else self.read_to
-        return position, self.backfill_read_to if backfill is None else backfill - 1
+        read_to = max(self.read_to, head) if self.caught_up else self.read_to
+        return read_to if live is None else live - 1, self.backfill_read_to if backfill is None else backfill - 1
 
     def progress(self, head: int) -> Progress:
         """Gives what is to be stored, and forgets what the cursors have passed."""
@@ -97,7 +95,7 @@ class Cursor:
         if backfill is not None:
             self.backfill_ended = False
         self.read_to, self.backfill_read_to = position, profile
-        self.unsettled, self.wake, self.attached = _nothing, _ignore, False
+        self.unsettled, self.wake, self.reader = _nothing, _ignore, None
 
     def skip_to(self, position: int, skipped: int) -> None:
         """Gives up what lies before `position`. Only while no run reads."""

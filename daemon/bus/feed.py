@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from connectors.sdk.run import Batching, Message
 from daemon import clock, log
 from daemon.bus.cursor import Cursor
-from daemon.bus.messages import Builder, Definitions
+from daemon.bus.messages import Builder
 from daemon.model.subscription import Outcome
 from daemon.store import trigger_log
 from daemon.store.database import Database
@@ -147,6 +147,7 @@ class Feed:
         self._members_next = False
         self._changed = asyncio.Event()
         self._assembling = asyncio.Lock()
+        self._reader = cursor.reader
         cursor.unsettled, cursor.wake = self._unsettled, self._changed.set
 
     async def next(self, timeout_s: float | None = None) -> BatchLease | None:
@@ -163,7 +164,7 @@ class Feed:
 
     def settle(self, number: int, outcome: Outcome) -> None:
         """Ends a lease; of an ordered run also those before it, as delivered."""
-        if number not in self._loans:
+        if number not in self._loans or self._reader is not self._cursor.reader:
             return
         if self._ordered:
             while (first := next(iter(self._loans))) != number:
@@ -176,6 +177,8 @@ class Feed:
 
     def attempt_failed(self) -> None:
         """Counts an attempt that failed."""
+        if self._reader is not self._cursor.reader:
+            return
         self._cursor.failed += 1
         self._on_settled(self._cursor, Outcome.FAILED)
 
@@ -187,6 +190,7 @@ class Feed:
         taken: OrderedDict[int, Message] = OrderedDict()
         size = 0
         while True:
+            self._must_be_current()
             self._changed.clear()
             size, full = await self._take(taken, size)
             if full:
@@ -312,9 +316,8 @@ class Feed:
     async def _read_log(self) -> None:
         cursor = self._cursor
         cursor.touched = False
-        page = await self._state.read(
-            lambda db: trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE)
-        )
+        page = await self._state.read(lambda db: trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE))
+        self._must_be_current()
         for _, group in groupby(page.triggers, lambda row: (row.commit_id, row.profile_id)):
             rows = list(group)
             if rows[0].id not in cursor.done_live:
@@ -329,10 +332,9 @@ class Feed:
         if since is None:
             return
         page = await self._state.read(
-            lambda db: trigger_log.members(
-                db, cursor.wanted.audiences, since, cursor.backfill_read_to, MEMBER_PAGE
-            )
+            lambda db: trigger_log.members(db, cursor.wanted.audiences, since, cursor.backfill_read_to, MEMBER_PAGE)
         )
+        self._must_be_current()
         for profile, group in groupby(page.members, lambda member: member.profile_id):
             if profile not in cursor.done_backfill:
                 self._enqueue([_as_enter(member) for member in group], None, backfill=True)
@@ -342,6 +344,11 @@ class Feed:
             cursor.backfill_read_to = max(cursor.backfill_read_to, page.members[-1].profile_id if page.members else 0)
             cursor.backfill_ended = True
             self._finish_backfill()
+
+    def _must_be_current(self) -> None:
+        """Stops a run that was cut off, before it moves a cursor that is another's."""
+        if self._reader is not self._cursor.reader:
+            raise RuntimeError("this run was given up; another one reads the subscription")
 
     def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool) -> None:
         self._read_number += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 
 from daemon import clock, log
@@ -31,37 +32,30 @@ class Retention:
         before_us = clock.now_us() - round(self._settings.dead_cursor_days * DAY_US)
         moved = False
         for cursor in cursors:
-            if cursor.attached or cursor.caught_up:
-                continue
-            cursor.touched = False
-            position = cursor.read_to
-            first, end = await self._state.read(
-                lambda db, cursor=cursor, position=position: (
-                    trigger_log.first_wanted(db, cursor.filter, position),
-                    trigger_log.head(db),
-                )
-            )
-            if cursor.attached:
-                continue
+            if cursor.reader is None and not cursor.caught_up:
+                moved = await self._move(cursor, before_us) or moved
+        return moved
+
+    async def _move(self, cursor: Cursor, before_us: int) -> bool:
+        position = cursor.read_to
+        cursor.touched = False
+
+        def look(db: sqlite3.Connection) -> tuple[int, int]:
+            """Gives where the cursor may stand, and how many wanted triggers that skips."""
+            first = trigger_log.first_wanted(db, cursor.filter, position)
             if first is None:
-                if not cursor.touched:
-                    cursor.skip_to(end, 0)
-                    moved = True
-                continue
+                return trigger_log.head(db), 0
             wanted_id, at_us = first
             if at_us >= before_us:
-                cursor.skip_to(wanted_id - 1, 0)
-                moved = True
-                continue
-            place, skipped = await self._state.read(
-                lambda db, cursor=cursor, position=position: trigger_log.older_than(
-                    db, cursor.filter, position, before_us
-                )
-            )
-            if cursor.attached:
-                continue
-            cursor.skip_to(place, skipped)
-            moved = True
+                return wanted_id - 1, 0
+            return trigger_log.older_than(db, cursor.filter, position, before_us)
+
+        place, skipped = await self._state.read(look)
+        # A run that began meanwhile reads from the old place.
+        if place <= position or not _still_alone(cursor):
+            return False
+        cursor.skip_to(place, skipped)
+        if skipped:
             log.get().error(
                 "triggers_given_up",
                 job=cursor.job_id,
@@ -69,7 +63,7 @@ class Retention:
                 triggers=skipped,
                 days=self._settings.dead_cursor_days,
             )
-        return moved
+        return True
 
     async def delete(self, floor: int) -> int:
         """Deletes the triggers up to the id `floor` that are older than they are kept, piece by piece."""
@@ -84,3 +78,7 @@ class Retention:
         if deleted:
             log.get().info("triggers_deleted", triggers=deleted, up_to=floor)
         return deleted
+
+
+def _still_alone(cursor: Cursor) -> bool:
+    return cursor.reader is None

@@ -1,4 +1,4 @@
-"""The scheduler: starts what is due, and lets a run's verdict decide the job's next state.
+"""The life of jobs: created, run, put to sleep, failed, paused and taken up again after a restart.
 
-May import `daemon.store`, `connectors` and what is below them; not the other loops, which `daemon.app` hands in.
+Imports `daemon.store`, `daemon.model`, `connectors.sdk`; the bus is handed to it by `daemon.app`.
 """

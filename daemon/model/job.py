@@ -90,7 +90,8 @@ class BackOff:
     fail_after_s: float = 36_000.0
 
 
-class Errors(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Errors:
     """Consecutive errors: how many, and since when."""
 
     count: int
@@ -126,9 +127,7 @@ def after_error(errors: Errors, reason: str, now_us: int, rules: BackOff) -> Ver
     return Verdict(JobState.SLEEPING, reason, counted, until_us, SleepCause.ERROR)
 
 
-def after_retry_after(
-    errors: Errors, seconds: float, reason: str, now_us: int, rules: BackOff
-) -> Verdict:
+def after_retry_after(errors: Errors, seconds: float, reason: str, now_us: int, rules: BackOff) -> Verdict:
     """Decides after a run whose destination named a time: sleep that long; errors are neither added nor forgotten."""
     sleep_s = min(max(seconds, 0.0), rules.retry_after_longest_s)
     until_us = now_us + round(sleep_s * SECOND_US)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -49,8 +49,14 @@ class JobRow(NamedTuple):
 
 
 def insert(
-    db: sqlite3.Connection, job_id: str, job_type: str, label: str, description: str, auth_id: str | None,
-    config: str, now_us: int,
+    db: sqlite3.Connection,
+    job_id: str,
+    job_type: str,
+    label: str,
+    description: str,
+    auth_id: str | None,
+    config: str,
+    now_us: int,
 ) -> None:
     """Stores a new job, running."""
     db.execute(INSERT, (job_id, job_type, label, description, auth_id, config, now_us, now_us))
@@ -68,21 +74,36 @@ def one(db: sqlite3.Connection, job_id: str) -> JobRow | None:
 
 
 def set_state(
-    db: sqlite3.Connection, job_id: str, verdict: Verdict, only_from: Collection[JobState], now_us: int,
-    *, crashes: int = 0,
+    db: sqlite3.Connection,
+    job_id: str,
+    verdict: Verdict,
+    only_from: Collection[JobState],
+    now_us: int,
+    *,
+    crashes: int = 0,
 ) -> JobRow | None:
     """Moves a job where its state is in `only_from`; gives the job as it is then, None when it was not moved."""
     rows = db.execute(
         SET_STATE,
         (
-            verdict.state, verdict.reason, verdict.sleep_until_us, verdict.sleep_cause, verdict.errors.count,
-            verdict.errors.first_us, crashes, now_us, job_id, orjson.dumps(sorted(only_from)).decode(),
+            verdict.state,
+            verdict.reason,
+            verdict.sleep_until_us,
+            verdict.sleep_cause,
+            verdict.errors.count,
+            verdict.errors.first_us,
+            crashes,
+            now_us,
+            job_id,
+            orjson.dumps(sorted(only_from)).decode(),
         ),
     ).fetchall()
     return _row(rows[0]) if rows else None
 
 
-def start(db: sqlite3.Connection, job_id: str, errors: Errors, only_from: Collection[JobState], now_us: int) -> JobRow | None:
+def start(
+    db: sqlite3.Connection, job_id: str, errors: Errors, only_from: Collection[JobState], now_us: int
+) -> JobRow | None:
     """Makes a job running, with the errors in a row that still count."""
     return set_state(db, job_id, Verdict(JobState.RUNNING, "", errors), only_from, now_us)
 
@@ -110,7 +131,7 @@ def purge(db: sqlite3.Connection, before_us: int) -> list[str]:
     return [row[0] for row in db.execute(PURGE, (before_us,)).fetchall()]
 
 
-def _row(row: tuple) -> JobRow:  # type: ignore[type-arg]  (as the database gives it)
+def _row(row: tuple[Any, ...]) -> JobRow:
     errors = Errors(row[10], row[11]) if row[10] else NO_ERRORS
     cause = SleepCause(row[9]) if row[9] is not None else None
-    return JobRow(*row[:6], JobState(row[6]), row[7], row[8], cause, errors, *row[12:])
+    return JobRow._make((*row[:6], JobState(row[6]), row[7], row[8], cause, errors, *row[12:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -58,8 +58,14 @@ class SubscriptionRow(NamedTuple):
 
 
 def begin(
-    db: sqlite3.Connection, subscription_id: str, job_id: str, slugs: Sequence[str], events: Events, *,
-    existing: bool, now_us: int,
+    db: sqlite3.Connection,
+    subscription_id: str,
+    job_id: str,
+    slugs: Sequence[str],
+    events: Events,
+    *,
+    existing: bool,
+    now_us: int,
 ) -> SubscriptionRow:
     """Makes a subscription that begins behind the last trigger; with `existing`, it backfills the members until then.
 
@@ -93,7 +99,8 @@ def move(db: sqlite3.Connection, progress: Iterable[tuple[str, Progress]]) -> No
         db.execute(MOVE, (*done[:3], done.ahead.dump(), *done[4:], subscription_id))
 
 
-def _row(row: tuple) -> SubscriptionRow:  # type: ignore[type-arg]  (as the database gives it)
+def _row(row: tuple[Any, ...]) -> SubscriptionRow:
     wanted = Wanted(frozenset(orjson.loads(row[2])), Events(row[3]))
-    progress = Progress(*row[4:7], Ahead.load(row[7]), *row[8:13], row[14])
-    return SubscriptionRow(row[0], row[1], wanted, row[13], progress)
+    position, backfill_trigger, backfill_profile, ahead, *counts, created_us, acked_us = row[4:]
+    progress = Progress._make((position, backfill_trigger, backfill_profile, Ahead.load(ahead), *counts, acked_us))
+    return SubscriptionRow(row[0], row[1], wanted, created_us, progress)

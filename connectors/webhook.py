@@ -1,0 +1,284 @@
+"""Webhooks: every enter and exit as an HTTP request, as soon as it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import AfterValidator, Field, field_validator
+from yarl import URL
+
+from connectors.sdk.declare import JobType, Provider, TriggerExport
+from connectors.sdk.errors import AuthError, ConfigError, TransientError
+from connectors.sdk.http import Client, open_client
+from connectors.sdk.run import Batching, Lease, Message, TriggerRun, deadline
+from connectors.sdk.secret import Secret, SecretReference, check_reference, is_reference
+
+#: Replies that say "never send this again": the messages are omitted, and logged.
+NEVER_AGAIN = frozenset({400, 404, 410, 413})
+#: Replies that refuse the credentials.
+REFUSED = frozenset({401, 403})
+#: How much of an answer is read: enough to keep the connection, and to show an error.
+ANSWER_BYTES = 64 * 1024
+ANSWER_S = 2.0
+SHOWN_CHARACTERS = 200
+
+#: Headers that are ours, or the transport's.
+OWN_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "upgrade", "te",
+     "trailer", "expect", "webhook-id", "webhook-timestamp", "webhook-signature"}
+)  # fmt: skip
+#: Parts of a header's name that make its value a secret.
+SECRET_WORDS = ("auth", "token", "secret", "key", "cookie", "password", "signature", "credential")
+
+
+def _check_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("is not a http:// or https:// address")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password; give them as a header, by reference")
+    try:
+        URL(text)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"is not an address: {error}") from error
+    return text
+
+
+class WebhookTriggers(TriggerExport):
+    """Where and how triggers are posted."""
+
+    url: Annotated[str, AfterValidator(_check_url)] = Field(
+        max_length=2000, description="http:// or https:// address that each request is posted to."
+    )
+    batch_size: int = Field(
+        1, ge=1, le=1000, description="Most messages in a request; 1: the message itself, no array."
+    )
+    flush_seconds: float = Field(1.0, ge=0, le=300, description="Longest wait for a batch to fill, in seconds.")
+    concurrency: int = Field(5, ge=1, le=20, description="Requests at the same time; never two for one profile.")
+    headers: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Headers to add. A secret value is a reference: env:NAME, file:/path or credential:name.",
+    )
+    signature_secret: SecretReference | None = Field(
+        None,
+        description="Reference to the secret of a Standard Webhooks signature (whsec_…); several, separated by spaces,"
+        " while one replaces the other.",
+    )
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        if len(headers) > 50:
+            raise ValueError("at most 50 headers")
+        for name, value in headers.items():
+            _check_header(name, value)
+        return dict(headers)
+
+
+def _check_header(name: str, value: str) -> None:
+    if not name or not all(each.isascii() and (each.isalnum() or each in "!#$%&'*+-.^_`|~") for each in name):
+        raise ValueError(f"{name!r} is not the name of a header")
+    if name.lower() in OWN_HEADERS:
+        raise ValueError(f"{name} is set by cohortd")
+    if is_reference(value):
+        check_reference(value)
+    elif any(word in name.lower() for word in SECRET_WORDS):
+        raise ValueError(f"the value of {name} is a secret: give it as env:NAME, file:/path or credential:name")
+    elif any(each in value for each in "\r\n\0"):
+        raise ValueError(f"the value of {name} has a line end")
+
+
+async def run(run: TriggerRun[WebhookTriggers]) -> None:
+    """Posts batch after batch until cancelled."""
+    config = run.config
+    values, secrets = _headers(run)
+    signers: list[bytes] = []
+    if config.signature_secret is not None:
+        secret = run.secret(config.signature_secret)
+        signers = _signers(secret)
+        secrets = [*secrets, secret]
+    batching = Batching(count=config.batch_size, age_s=config.flush_seconds if config.batch_size > 1 else 0.0)
+    async with open_client(run.network, connections=config.concurrency) as client:
+        destination = _Destination(client, URL(config.url), secrets, run.now_us)
+
+        async def send(lease: Lease) -> None:
+            body = _body(lease.messages, array=config.batch_size > 1)
+            headers = values
+            if signers:
+                headers = values | _signature(signers, _request_id(lease.messages), run.now_us() // 1_000_000, body)
+            async with deadline(run.network.deadline_s, f"the request to {destination.host}"):
+                await destination.post(body, headers, lease)
+
+        await run.deliver(send, batching, fields=config.user_fields, concurrency=config.concurrency)
+
+
+class _Destination:
+    """Where a run posts to, and what its answers mean."""
+
+    def __init__(self, client: Client, url: URL, secrets: Sequence[Secret], now_us: Callable[[], int]) -> None:
+        self._client = client
+        self._url = url
+        self._secrets = secrets
+        self._now_us = now_us
+        self.host = url.host
+
+    async def post(self, body: bytes, headers: Mapping[str, str], lease: Lease) -> None:
+        """Posts a batch and settles it, or raises what decides when it is tried again."""
+        try:
+            async with self._client.session.post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                if 200 <= response.status < 300:
+                    lease.ack()
+                    await _drain(response)
+                else:
+                    self._refused(response, await _drain(response), lease)
+        except (aiohttp.ClientError, OSError) as error:
+            explained = self._client.explain(error)
+            if explained is not error:
+                raise explained from error
+            if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+                raise ConfigError(f"{self._url} cannot be posted to: {error}") from error
+            raise TransientError(f"no answer from {self.host}: {type(error).__name__}: {error}") from error
+
+    def _refused(self, response: aiohttp.ClientResponse, shown: str, lease: Lease) -> None:
+        """Omits what must not be sent again, else raises."""
+        said = f"{response.status} {response.reason or ''}".rstrip() + (f": {shown}" if shown else "")
+        for secret in self._secrets:  # an answer may repeat what it was sent
+            said = said.replace(secret.reveal(), "********")
+        if response.status in NEVER_AGAIN:
+            lease.omit(said)
+            return
+        if response.status in REFUSED:
+            raise AuthError(f"the destination refused the credentials with {said}")
+        if 300 <= response.status < 400:
+            raise TransientError(f"the destination answered {said}; redirects are not followed, give the final address")
+        raise TransientError(f"the destination answered {said}", retry_after=_retry_after(response, self._now_us()))
+
+
+async def _drain(response: aiohttp.ClientResponse) -> str:
+    """Reads a bounded part of the answer for a bounded time, and gives its beginning.
+
+    The connection is kept only when that was all of it.
+    """
+    parts = bytearray()
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            while len(parts) < ANSWER_BYTES:
+                part = await response.content.read(ANSWER_BYTES - len(parts))
+                if not part:
+                    break
+                parts += part
+            else:
+                response.close()
+    except (aiohttp.ClientError, TimeoutError):
+        response.close()
+    text = bytes(parts[: SHOWN_CHARACTERS * 4]).decode("utf-8", "replace")
+    return " ".join(text.split())[:SHOWN_CHARACTERS]
+
+
+def _retry_after(response: aiohttp.ClientResponse, now_us: int) -> float | None:
+    """Reads Retry-After: seconds, or a date, taken against the answer's own Date where it has one."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    at = _date(text)
+    if at is None:
+        return None
+    date = _date(response.headers.get("Date", ""))
+    return max(at - (now_us / 1e6 if date is None else date), 0.0)
+
+
+def _date(text: str) -> float | None:
+    """Reads an HTTP date as seconds since the epoch."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# --- what is sent
+
+
+def _body(messages: Sequence[Message], *, array: bool) -> bytes:
+    if not array:
+        return messages[0].body
+    return b"[" + b",".join(each.body for each in messages) + b"]"
+
+
+def _headers(run: TriggerRun[WebhookTriggers]) -> tuple[dict[str, str], list[Secret]]:
+    """Gives the headers of each request, and the secrets among them."""
+    headers = {"Content-Type": "application/json", "User-Agent": "cohortd"}
+    secrets: list[Secret] = []
+    for name, value in run.config.headers.items():
+        text = value
+        if is_reference(value):
+            secrets.append(run.secret(value))
+            text = secrets[-1].reveal()
+        if any(each in text for each in "\r\n\0"):
+            raise ConfigError(f"the value of the header {name} has a line end in it")
+        headers[name] = text
+    return headers, secrets
+
+
+def _request_id(messages: Sequence[Message]) -> str:
+    """Names a batch: the same for each attempt at it."""
+    if len(messages) == 1:
+        return messages[0].id
+    return f"{messages[0].id}-{messages[-1].id}-{len(messages)}"
+
+
+def _signers(secret: Secret) -> list[bytes]:
+    """Gives the keys of a Standard Webhooks secret; several stand separated by spaces."""
+    keys = []
+    for text in secret.reveal().split():
+        if text.startswith("whsec_"):
+            try:
+                keys.append(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+            except binascii.Error:
+                raise ConfigError("the signature secret begins with whsec_ but is not base64 behind it") from None
+        else:
+            keys.append(text.encode())
+    if not keys:
+        raise ConfigError("the signature secret is empty")
+    return keys
+
+
+def _signature(keys: Sequence[bytes], request_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Gives the headers of a Standard Webhooks signature for an attempt at `timestamp`, in seconds."""
+    signed = f"{request_id}.{timestamp}.".encode() + body
+    signatures = [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys]
+    return {
+        "webhook-id": request_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{each}" for each in signatures),
+    }
+
+
+WEBHOOK_TRIGGERS = JobType(
+    slug="webhook_triggers",
+    label="Audience triggers",
+    description="Posts a message for every enter into and exit from the chosen audiences, as it happens.",
+    direction="export",
+    config=WebhookTriggers,
+    run=run,
+)
+
+PROVIDER = Provider(
+    slug="webhook",
+    label="Webhooks",
+    description="Any system that takes HTTP requests.",
+    jobs=(WEBHOOK_TRIGGERS,),
+)

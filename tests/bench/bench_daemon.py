@@ -20,10 +20,11 @@ from figures import Figure, quantile
 from load import steady
 from running import Daemon, daemon, script
 
-TOGGLE = (
-    "SELECT customer_id KIND string, number KIND int, active KIND int FROM toggles INTO user BY customer_id "
-    "ALIAS toggles",
-)
+TOGGLE_QUERY = """
+SELECT customer_id KIND string, number KIND int, active KIND int
+FROM toggles INTO user BY customer_id ALIAS toggles
+"""
+TOGGLE = (TOGGLE_QUERY,)
 TOGGLED = ("FILTER active = 1 FROM user ALIAS toggled",)
 CUSTOMERS = 500
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from streams.ql.checker import CHANGE_FUNCTIONS
-from streams.ql.errors import QueryError, diagnostic
+from streams.ql.errors import Diagnostic, QueryError, diagnostic
 from streams.ql.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES
-from streams.ql.nodes import Column, Filter, Literal, Node, OptionValue, Query
+from streams.ql.nodes import Column, Filter, Literal, MatchAll, Node, OptionValue, Query
 from streams.ql.parser_cursor import Refused
 from streams.ql.parser_expression import ExpressionParser
 from streams.ql.printer import print_node
@@ -29,7 +29,7 @@ def parse_filter(text: str) -> Filter:
 
 def parse_filters(text: str) -> list[Filter]:
     """Reads FilterQL statements separated by `;`. Raises QueryError with all that is wrong with them."""
-    parser = _StatementParser(text, in_filter=True)
+    parser = _open(text, in_filter=True)
     return _parse(parser, lambda: _statements(parser, parser.filter_statement))
 
 
@@ -40,13 +40,13 @@ def parse_query(text: str) -> Query:
 
 def parse_queries(text: str) -> list[Query]:
     """Reads LQL statements separated by `;`. Raises QueryError with all that is wrong with them."""
-    parser = _StatementParser(text, in_filter=False)
+    parser = _open(text, in_filter=False)
     return _parse(parser, lambda: _statements(parser, parser.query_statement))
 
 
 def parse_expression(text: str) -> Node:
     """Reads one expression, as it stands in an LQL column or a routing rule. Raises QueryError."""
-    parser = _StatementParser(text, in_filter=False)
+    parser = _open(text, in_filter=False)
 
     def whole() -> Node:
         node = parser.expression()
@@ -61,10 +61,15 @@ def parse_expression(text: str) -> Node:
 _R = TypeVar("_R")
 
 
+def _open(text: str, *, in_filter: bool) -> _StatementParser:
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise QueryError([Diagnostic(f"the text is longer than {MAX_BYTES} bytes", 1, 1)])
+    return _StatementParser(text, in_filter=in_filter)
+
+
 def _parse(parser: _StatementParser, read: Callable[[], _R]) -> _R:
     result: _R | None = None
     try:
-        parser.check_size()
         result = read()
     except Refused as refused:
         parser.note(refused.at, refused.message, refused.hint)
@@ -195,7 +200,7 @@ class _StatementParser(ExpressionParser):
         if not self.at_end():
             self.unexpected_clause()
         missing = [clause.upper() for clause in ("from", "into", "by", "alias") if clause not in clauses]
-        if missing:
+        if missing and (clauses or not self.diagnostics):
             at = self.token.at if self.token.kind is not TokenKind.END else start
             self.note(
                 at, f"the query lacks {' and '.join(missing)}", "SELECT … FROM stream INTO user BY field ALIAS name"
@@ -241,9 +246,9 @@ class _StatementParser(ExpressionParser):
 
     def _column(self) -> Column:
         at = self.token.at
-        if self.token.key == "*" and not self.in_filter:
-            raise Refused(at, "a query names its columns", "* is for filters")
         value, guard = self.conditional(self.expression(1))
+        if isinstance(value, MatchAll) and not self.in_filter:
+            raise Refused(at, "a query names its columns", "* is for filters")
         self.limit(value)
         name: str | None = None
         properties: dict[str, str | int] = {}
@@ -378,11 +383,6 @@ class _StatementParser(ExpressionParser):
         self._frames, self._listing = 0, False
         while not self.at_end():
             self.advance()
-
-    def check_size(self) -> None:
-        """Refuses a text beyond the limit."""
-        if len(self.source) > MAX_BYTES or len(self.source.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-            raise Refused(0, f"the text is longer than {MAX_BYTES} bytes")
 
     def limit(self, root: Node) -> None:
         """Refuses a tree that is too deep or too large for what comes after the parser."""

@@ -60,6 +60,7 @@ class ExpressionParser(Cursor):
         if self._frames > _MAX_FRAMES:
             raise TooDeep(self.token.at, "nested too deeply", f"at most {MAX_DEPTH} levels")
         left = self._prefix()
+        self._frames -= 1
         while True:
             token = self.token
             key = token.key
@@ -89,7 +90,7 @@ class ExpressionParser(Cursor):
             left, guard = self.conditional(left)
             if guard is not None:
                 left = Conditional(left, guard, None, left.at)
-        self._frames -= 2
+        self._frames -= 1
         return left
 
     def conditional(self, value: Node) -> tuple[Node, Node | None]:

@@ -29,7 +29,7 @@ from streams.ql.nodes import (
 from streams.ql.tokens import RESERVED
 from streams.ql.tree import default_name
 
-_BARE = re.compile(r"(?:[^\W\d]|@)(?:[\w.@]|-(?=[\w.@]))*")
+_BARE = re.compile(r"(?=[\W\d]*[^\W\d])(?:[^\W\d]|@)(?:[\w.@]|-(?=[\w.@]))*")
 _BARE_TYPE = re.compile(r"(?:\w*\[\w*\])?\w+")
 
 # How tightly what is printed holds together; an operand that holds less tightly is put in parentheses.
@@ -172,7 +172,7 @@ def _column(column: Column) -> str:
     text = _operand(column.expr, _CONDITIONAL)
     if isinstance(column.expr, Conditional) and not _ends_with_else(column.expr):
         text = f"({text})"
-    if column.name != (default_name(column.expr) or text):
+    if column.name != default_name(column.expr):
         text += f" AS {print_name(column.name)}"
     if column.guard is not None:
         text += f" IF {_operand(column.guard, _GROUP)}"

@@ -23,6 +23,7 @@ from daemon import lock, log
 from daemon.bus.bus import Bus
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.unit import Commit
+from daemon.jobs.jobs import Jobs
 from daemon.sdnotify import Notifier
 from daemon.settings import Settings
 from daemon.store.collector import Collector
@@ -90,6 +91,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(pipeline.run, name="ingest")
+        jobs = await stack.enter_async_context(Jobs.open(state, bus, settings))
         services = Services(
             settings=settings,
             events=events,
@@ -98,6 +100,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             collector=collector,
             pipeline=pipeline,
             bus=bus,
+            jobs=jobs,
             trusted_proxies=auth.networks(settings.server.trusted_proxies),
         )
         address = await stack.enter_async_context(server.serve(server.application(services, api.routes())))
@@ -133,7 +136,7 @@ async def run(settings: Settings) -> int:
                 logger.error("daemon_refused", error=str(cause))  # noqa: TRY400  (its owner needs no traceback)
         else:
             for cause in causes:  # each for itself: the groups around them only say that there are scopes
-                logger.error("daemon_failed", exc_info=cause)
+                logger.error("daemon_failed", exc_info=cause)  # noqa: TRY400  (of the cause, not of the group)
             if not isinstance(error, Exception):
                 raise
     finally:

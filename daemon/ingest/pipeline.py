@@ -184,6 +184,10 @@ class Pipeline:
         """Gives the events of each lane that are in the log and not yet in the profiles, as last seen."""
         return {lane: max(0, self._heads[lane] - self._committed[lane]) for lane in LANES}
 
+    def committed(self) -> Mapping[Lane, int]:
+        """Gives the position up to which each lane is in the profiles, durably; stays current."""
+        return self._committed
+
     async def drain(self) -> None:
         """Returns when all that was accepted before the call has been processed: lanes, passes, due timers."""
         heads = await self._events.read(event_log.heads)

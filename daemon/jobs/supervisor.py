@@ -23,7 +23,6 @@ from daemon.model.job import (
     BackOff,
     Errors,
     JobState,
-    SleepCause,
     Verdict,
     after_config_error,
     after_end,
@@ -264,16 +263,3 @@ class Supervisor:
                 return False
             self.row = row
             return True
-
-
-def describe_sleep(row: JobRow) -> str:
-    """Says in words what a job waits for."""
-    match row.sleep_cause:
-        case SleepCause.ERROR:
-            return "after an error"
-        case SleepCause.RETRY_AFTER:
-            return "because its destination asked for time"
-        case SleepCause.SCHEDULE:
-            return "until its schedule"
-        case None:
-            return ""

@@ -18,6 +18,8 @@ AUDIENCES = "SELECT slug, number FROM audience WHERE deleted_us IS NULL AND slug
 INSERT = """INSERT INTO subscription (id, job_id, audiences, events, position, backfill_trigger, created_us)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 ALL = f"SELECT {_COLUMNS} FROM subscription AS s ORDER BY s.created_us, s.id"  # noqa: S608  (a constant)
+ONE = f"SELECT {_COLUMNS} FROM subscription AS s WHERE s.id = ?"  # noqa: S608  (a constant)
+OF_JOB = f"SELECT {_COLUMNS} FROM subscription AS s WHERE s.job_id = ?"  # noqa: S608  (a constant)
 LIVE = f"""SELECT {_COLUMNS} FROM subscription AS s JOIN job AS j ON j.id = s.job_id
     WHERE j.state <> 'completed' ORDER BY s.created_us, s.id"""  # noqa: S608  (a constant)
 MOVE = """UPDATE subscription SET position = ?, backfill_trigger = ?, backfill_profile = ?, ahead = ?, added = ?,
@@ -86,6 +88,18 @@ def begin(
 def every(db: sqlite3.Connection) -> list[SubscriptionRow]:
     """Gives all subscriptions in the order of their making."""
     return [_row(row) for row in db.execute(ALL).fetchall()]
+
+
+def one(db: sqlite3.Connection, subscription_id: str) -> SubscriptionRow | None:
+    """Gives a subscription, None when there is none."""
+    row = db.execute(ONE, (subscription_id,)).fetchone()
+    return _row(row) if row is not None else None
+
+
+def of_job(db: sqlite3.Connection, job_id: str) -> SubscriptionRow | None:
+    """Gives a job's subscription, None when there is none."""
+    row = db.execute(OF_JOB, (job_id,)).fetchone()
+    return _row(row) if row is not None else None
 
 
 def live(db: sqlite3.Connection) -> list[SubscriptionRow]:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from daemon.bus.bus import Bus
 from daemon.ingest.pipeline import Pipeline
+from daemon.jobs.jobs import Jobs
 from daemon.settings import Settings
 from daemon.store.collector import Collector
 from daemon.store.database import Database
@@ -30,6 +31,7 @@ class Services:
     collector: Collector
     pipeline: Pipeline
     bus: Bus
+    jobs: Jobs
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     #: Name of the control socket, as a connection over it has it for its own.
     control_path: str = ""

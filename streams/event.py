@@ -92,8 +92,13 @@ def read_event(text: bytes, received_us: int, rules: Rules) -> Event:
     return accepted(data, text, received_us, rules)
 
 
-def read_lines(lines: Sequence[bytes], first: int, received_us: int, rules: Rules) -> tuple[list[Event], list[Refusal]]:
-    """Reads lines of newline-delimited JSON; `first` is the number of the first. Blank lines are nothing."""
+def read_lines(
+    lines: Sequence[bytes], first: int, received_us: int, rules: Rules, *, stop: bool = False
+) -> tuple[list[Event], list[Refusal]]:
+    """Reads lines of newline-delimited JSON; `first` is the number of the first. Blank lines are nothing.
+
+    With `stop`, reading ends with the first refusal.
+    """
     events: list[Event] = []
     refusals: list[Refusal] = []
     plain = not suspicious(b"\n".join(lines))
@@ -110,17 +115,16 @@ def read_lines(lines: Sequence[bytes], first: int, received_us: int, rules: Rule
                     name = event_id(data, rules) if ID_KEY in data else None
                     accept(Event(when, name, line.decode(), data))
                     continue
-        except orjson.JSONDecodeError:
-            pass
-        except RefusedError as refusal:
-            refusals.append(Refusal(number, str(refusal), sample(line)))
-            continue
+        except (orjson.JSONDecodeError, RefusedError):
+            pass  # told below
         if not line.strip(SPACE):
             continue
         try:
             accept(read_event(line, received_us, rules))
         except RefusedError as refusal:
             refusals.append(Refusal(number, str(refusal), sample(line)))
+            if stop:
+                break
     return events, refusals
 
 

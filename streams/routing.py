@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from streams.ql.compiler import compile_expression
+from streams.ql.errors import QueryError
 from streams.ql.parser import parse_expression
 
 #: An input that stands for every stream.
@@ -20,17 +21,21 @@ ANY = "*"
 Condition = Callable[[Mapping[str, Any], datetime], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule; among equal priorities the greater `id` is the newer."""
+class Rule(Protocol):
+    """What is needed of a rule; among equal priorities the greater `id` is the newer."""
 
-    id: int
-    name: str
-    priority: int
-    input: str
-    output: str
-    expression: str
-    active: bool = True
+    @property
+    def id(self) -> int: ...  # noqa: D102
+    @property
+    def priority(self) -> int: ...  # noqa: D102
+    @property
+    def input(self) -> str: ...  # noqa: D102
+    @property
+    def output(self) -> str: ...  # noqa: D102
+    @property
+    def expression(self) -> str: ...  # noqa: D102
+    @property
+    def active(self) -> int: ...  # noqa: D102
 
 
 def condition(expression: str) -> Condition:
@@ -70,10 +75,19 @@ class Routes:
         return stream
 
 
-def build_routes(rules: Iterable[Rule]) -> Routes:
-    """Orders and compiles the active rules. Raises QueryError."""
-    ordered = sorted((rule for rule in rules if rule.active), key=lambda rule: (-rule.priority, -rule.id))
-    compiled = [(rule.input, (condition(rule.expression), rule.output)) for rule in ordered]
+def build_routes(rules: Iterable[Rule], refused: Callable[[Rule, QueryError], None] | None = None) -> Routes:
+    """Orders and compiles the active rules.
+
+    An expression that is not accepted raises QueryError, or is told to `refused` and its rule left out.
+    """
+    compiled: list[tuple[str, tuple[Condition, str]]] = []
+    for rule in sorted((each for each in rules if each.active), key=lambda each: (-each.priority, -each.id)):
+        try:
+            compiled.append((rule.input, (condition(rule.expression), rule.output)))
+        except QueryError as error:
+            if refused is None:
+                raise
+            refused(rule, error)
     inputs = {given for given, _ in compiled}
     return Routes({name: tuple(each for given, each in compiled if given in {name, ANY}) for name in inputs})
 

@@ -1,0 +1,446 @@
+"""What was accepted goes into the log: group commit in two lanes, durable before anybody is told.
+
+Each lane has one transaction under way; what arrives meanwhile waits and goes into the next one together, so the disk's
+delay is paid once for all of them. The bulk lane never has more than a small batch in the writer's way.
+
+When the log cannot be written everybody who waits is told so, new requests are refused at once, and `_watch` finds out
+when it can be written again. On a full disk the reserve is given up first, so that deleting works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+from prometheus_client import Counter, Gauge
+
+from daemon import clock, log
+from daemon.metrics import REGISTRY
+from daemon.settings import Settings
+from daemon.store import events as event_log
+from daemon.store import streams as stream_store
+from daemon.store.database import Database
+from daemon.store.events import LANES, Appended, Batch, Lane
+from daemon.store.reserve import Reserve
+from daemon.store.seen import Seen
+from streams.event import Event, Refusal
+from streams.ql.errors import QueryError
+from streams.routing import Routes, Rule, build_routes
+
+#: Events of one transaction; one request's events stay together however many they are.
+GROUP_EVENTS = 1024
+
+#: How often counts, fields and refusals are written, the disk is looked at, and a log that failed is tried, in seconds.
+WATCH_S = 1.0
+
+#: How often retention runs, in seconds, and how much one transaction of it deletes.
+RETENTION_S = 300.0
+RETENTION_ROWS = 2000
+
+#: How long a sender waits before it tries again, in seconds.
+BEHIND_RETRY_S = 5
+FAILED_RETRY_S = 5
+
+#: Field names taken over from the store at the start, of all streams.
+_KNOWN_FIELDS = 100_000
+
+#: How often a slowed upload looks whether it may go on, in seconds.
+_SLOW_S = 0.05
+
+_DAY_US = 86_400_000_000
+
+_EVENTS = Counter("cohortd_events", "Events accepted and on disk.", ["lane"], registry=REGISTRY)
+_DUPLICATES = Counter("cohortd_events_duplicate", "Events whose id was seen before.", ["lane"], registry=REGISTRY)
+_REJECTED = Counter("cohortd_events_rejected", "Events refused.", registry=REGISTRY)
+_COMMITS = Counter("cohortd_event_commits", "Transactions of the log.", ["lane"], registry=REGISTRY)
+_WRITABLE = Gauge("cohortd_log_writable", "1 while the log can be written.", registry=REGISTRY)
+
+
+class NotAcceptedError(RuntimeError):
+    """Events that are not taken now; nothing of them is stored.
+
+    `behind`: the backlog is at its bound (429), else the log cannot be written or the daemon stops (503).
+    """
+
+    def __init__(self, message: str, *, behind: bool, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.behind = behind
+        self.retry_after_s = retry_after_s
+
+
+class _Waiting:
+    """Events that wait for their transaction, and who waits for them."""
+
+    __slots__ = ("batch", "counts", "done", "events", "size")
+
+    def __init__(self, done: asyncio.Future[int]) -> None:
+        self.batch = Batch()
+        self.counts: dict[str, int] = {}
+        self.events = 0
+        self.size = 0
+        self.done = done
+
+
+class _LaneState:
+    def __init__(self, name: Lane, head: int, bound: int) -> None:
+        self.name: Lane = name
+        self.head = head
+        self.bound = bound
+        self.waiting: deque[_Waiting] = deque()
+        self.size = 0
+        self.wake = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+
+class Collector:
+    """Takes events into the log. `append` returns a future that is done when they are on disk."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        heads: Mapping[Lane, int],
+        *,
+        rules: Callable[[], Sequence[Rule]],
+        cursors: Callable[[], Mapping[Lane, int]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._rules = rules
+        self._cursors = cursors
+        self._wake = wake
+        bounds = {"realtime": settings.collect.backlog_events, "bulk": settings.collect.bulk_backlog_events}
+        self._lanes = {lane: _LaneState(lane, heads[lane], bounds[lane]) for lane in LANES}
+        self._seen = Seen(settings.collect.stream_fields)
+        self._reserve = Reserve(settings.data_dir, settings.store.reserve_bytes)
+        self._compiled: Sequence[Rule] = ()
+        self._routes = Routes()
+        self._failed: str | None = None
+        self._full = False
+        self._stopping = False
+        self._retained_at = 0.0
+        _WRITABLE.set(1)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        database: Database,
+        settings: Settings,
+        *,
+        rules: Callable[[], Sequence[Rule]],
+        cursors: Callable[[], Mapping[Lane, int]],
+        wake: Callable[[], None],
+    ) -> AsyncIterator[Collector]:
+        """Serves until left; then what was taken is committed, and what comes is refused.
+
+        rules: those that hold now. cursors: the position up to which ingest is done with each lane, durably.
+        wake: called after each commit of events.
+        """
+        heads = await database.read(event_log.heads)
+        known = await database.read(lambda db: stream_store.known(db, _KNOWN_FIELDS))
+        self = cls(database, settings, heads, rules=rules, cursors=cursors, wake=wake)
+        for stream, fields in known.items():
+            self._seen.know(stream, fields)
+        await anyio.to_thread.run_sync(self._reserve.take)
+        async with anyio.create_task_group() as tasks:
+            for lane in self._lanes.values():
+                tasks.start_soon(self._serve, lane, name=f"log {lane.name}")
+            tasks.start_soon(self._watch, name="log watch")
+            try:
+                yield self
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._close()
+                tasks.cancel_scope.cancel()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be taken now; None while all is well."""
+        return self._failed
+
+    def lag(self, lane: Lane) -> int:
+        """Gives how many of the lane's events ingest has still to take."""
+        return max(0, self._lanes[lane].head - self._cursors()[lane])
+
+    def admit(self, lane: Lane) -> None:
+        """Raises NotAcceptedError when the lane takes nothing now; asked before a body is read."""
+        if self._failed is not None or self._stopping:
+            raise self._refusal()
+        state = self._lanes[lane]
+        if state.head - self._cursors()[lane] >= state.bound:
+            raise NotAcceptedError(
+                f"{state.bound} events of the {lane} lane wait to be processed; send it again later",
+                behind=True,
+                retry_after_s=BEHIND_RETRY_S,
+            )
+
+    def append(self, lane: Lane, stream: str, events: Sequence[Event], received_us: int) -> asyncio.Future[int]:
+        """Appends events, routed by the rules, all or none of them.
+
+        The future gives the number of duplicates once the rest is on disk, or raises NotAcceptedError. So does the call
+        itself when nothing can be taken.
+        """
+        state = self._lanes[lane]
+        if self._failed is not None or self._stopping:
+            raise self._refusal()
+        if state.size > self._settings.collect.waiting_bytes:
+            raise NotAcceptedError("too much waits for the disk; send it again later", behind=True, retry_after_s=1)
+        routes = self._current_routes()
+        routed = routes.touches(stream)
+        waiting = _Waiting(asyncio.get_running_loop().create_future())
+        flat, counts, shape, size = waiting.batch.flat, waiting.counts, self._seen.shape, 0
+        known: set[str] = set()
+        for event_us, event_id, body, data in events:
+            target = routes.route(stream, data, clock.from_us(event_us)) if routed else stream
+            if target not in known:
+                self._new_stream(target)
+                known.add(target)
+                counts[target] = 0
+            flat += (received_us, target, event_us, event_id, body)
+            if event_id is not None:
+                waiting.batch.keyed = True
+            counts[target] += 1
+            size += len(body)
+            shape(target, data)
+        waiting.events = len(events)
+        waiting.size = size
+        state.size += size
+        state.waiting.append(waiting)
+        state.idle.clear()
+        state.wake.set()
+        return waiting.done
+
+    def refuse(self, stream: str, place: str, refusals: Sequence[Refusal], request_id: str) -> None:
+        """Keeps refusals to be read; `place` says what their numbers count: "index", "line", or "" for a whole body."""
+        try:
+            self._new_stream(stream)
+        except NotAcceptedError:
+            return
+        _REJECTED.inc(len(refusals))
+        self._seen.refuse(stream, place, refusals, request_id, clock.now_us())
+
+    async def room(self, lane: Lane) -> None:
+        """Waits while the lane's backlog is at its bound; raises NotAcceptedError when the daemon stops meanwhile."""
+        state = self._lanes[lane]
+        while state.head - self._cursors()[lane] >= state.bound:
+            if self._failed is not None or self._stopping:
+                raise self._refusal()
+            await asyncio.sleep(_SLOW_S)
+
+    async def flush(self) -> None:
+        """Writes counts, fields and refusals now, so that they can be read."""
+        counts, fields, rejects = self._seen.take(clock.now_us())
+        if counts or fields or rejects:
+            keep = self._settings.retention.rejects
+            try:
+                await self._database.write(lambda db: stream_store.note(db, counts, fields, rejects, keep))
+            except BaseException:
+                self._seen.put_back(counts, fields, rejects)
+                raise
+
+    async def disk(self) -> dict[str, int]:
+        """Gives the bytes that the log takes, within it what can be used again, and what the disk has free."""
+        path = self._database.path
+        size = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
+        reusable = await self._database.read(event_log.free_bytes)
+        return {"events_bytes": size, "reusable_bytes": reusable, "disk_free_bytes": self._reserve.room_bytes()}
+
+    def _current_routes(self) -> Routes:
+        rules = self._rules()
+        if rules is not self._compiled:
+            self._compiled = rules
+            self._routes = build_routes(rules, _rule_refused)
+        return self._routes
+
+    def _new_stream(self, stream: str) -> None:
+        if stream not in self._seen:
+            if len(self._seen) >= self._settings.collect.streams:
+                raise NotAcceptedError(
+                    f"{stream!r} would be a new stream, and there are {len(self._seen)}, as many as collect.streams "
+                    "allows",
+                    behind=True,
+                    retry_after_s=3600,
+                )
+            self._seen.know(stream)
+
+    def _refusal(self) -> NotAcceptedError:
+        if self._stopping:
+            return NotAcceptedError("the daemon is stopping", behind=False, retry_after_s=FAILED_RETRY_S)
+        return NotAcceptedError(
+            f"the log cannot be written now ({self._failed}); send it again later",
+            behind=False,
+            retry_after_s=FAILED_RETRY_S,
+        )
+
+    async def _serve(self, lane: _LaneState) -> None:
+        try:
+            await self._serve_until_cancelled(lane)
+        finally:
+            self._stopping = True
+            self._settle(list(lane.waiting), self._refusal())
+            lane.waiting.clear()
+            lane.idle.set()
+
+    async def _serve_until_cancelled(self, lane: _LaneState) -> None:
+        while True:
+            if not lane.waiting:
+                lane.idle.set()
+                lane.wake.clear()
+                await lane.wake.wait()
+                continue
+            group: list[_Waiting] = []
+            count = 0
+            while lane.waiting and (count < GROUP_EVENTS):
+                group.append(lane.waiting.popleft())
+                count += group[-1].events
+            try:
+                await self._commit(lane, group)
+            finally:
+                lane.size -= sum(each.size for each in group)
+
+    async def _commit(self, lane: _LaneState, group: list[_Waiting]) -> None:
+        batches = [each.batch for each in group]
+        forgotten_us = clock.now_us() - int(self._settings.collect.dedup_days * _DAY_US)
+        try:
+            appended: Appended = await self._database.write(
+                lambda db: event_log.append(db, lane.name, batches, forgotten_us)
+            )
+        except asyncio.CancelledError:
+            self._settle(group, self._refusal())
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it was: they are not stored, and are told so)
+            self._fail(error)
+            self._settle(group, self._refusal())
+            return
+        if appended.last:
+            lane.head = appended.last
+        now_us = clock.now_us()
+        stored = repeated = 0
+        for each, duplicates in zip(group, appended.duplicates, strict=True):
+            stored += each.events - duplicates
+            repeated += duplicates
+            left = duplicates
+            for stream, number in each.counts.items():
+                taken = min(left, number)
+                left -= taken
+                self._seen.count(stream, now_us, events=number - taken, duplicates=taken)
+            if not each.done.done():
+                each.done.set_result(duplicates)
+        _COMMITS.labels(lane.name).inc()
+        _EVENTS.labels(lane.name).inc(stored)
+        if repeated:
+            _DUPLICATES.labels(lane.name).inc(repeated)
+        if stored:
+            self._wake()
+
+    @staticmethod
+    def _settle(group: list[_Waiting], error: NotAcceptedError) -> None:
+        for each in group:
+            if not each.done.done():
+                each.done.set_exception(error)
+                each.done.exception()  # who does not wait any more must not be missed by asyncio
+
+    def _fail(self, error: Exception) -> None:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or (
+            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        )
+        freed = self._reserve.give_up() if full else False
+        if self._failed is None:
+            log.get().error("log_failed", error=str(error), full=full, reserve_freed=freed)
+        self._failed = str(error)
+        self._full = self._full or full
+        _WRITABLE.set(0)
+        for lane in self._lanes.values():
+            waiting, lane.waiting = list(lane.waiting), deque()
+            lane.size -= sum(each.size for each in waiting)
+            self._settle(waiting, self._refusal())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                if self._failed is None:
+                    await self._look()
+                else:
+                    await self._try_again()
+            except (sqlite3.Error, OSError) as error:
+                if self._failed is None:
+                    self._fail(error)
+
+    async def _look(self) -> None:
+        if await self._room_bytes() < self._reserve.size_bytes:
+            self._full = True
+            self._failed = "the disk is almost full"
+            _WRITABLE.set(0)
+            log.get().error("log_failed", error=self._failed, full=True, reserve_freed=False)
+            return
+        await self.flush()
+        if not self._reserve.held:
+            await anyio.to_thread.run_sync(self._reserve.take)
+        if time.monotonic() - self._retained_at >= RETENTION_S:
+            self._retained_at = time.monotonic()
+            await self._retain()
+
+    async def _try_again(self) -> None:
+        if self._full:
+            await self._retain()
+            if not await anyio.to_thread.run_sync(self._reserve.take) or (
+                await self._room_bytes() < 2 * self._reserve.size_bytes
+            ):
+                return
+        await self._database.write(event_log.probe)
+        await self.flush()
+        self._failed = None
+        self._full = False
+        _WRITABLE.set(1)
+        log.get().info("log_recovered", free_bytes=self._reserve.room_bytes())
+
+    async def _room_bytes(self) -> int:
+        room = self._reserve.room_bytes()
+        if room < 2 * self._reserve.size_bytes:
+            room += await self._database.read(event_log.free_bytes)
+        return room
+
+    async def _retain(self) -> None:
+        """Deletes what is too old, in small transactions, so that nobody waits long for the writer."""
+        now_us = clock.now_us()
+        retention, cursors = self._settings.retention, self._cursors()
+        gone = 0
+        for lane in LANES:
+            before_us = now_us - int(retention.events_days * _DAY_US)
+            more = True
+            while more:
+                number, more = await self._database.write(
+                    lambda db, lane=lane, before_us=before_us: event_log.forget(  # type: ignore[misc]
+                        db, lane, before_us, cursors[lane], RETENTION_ROWS
+                    )
+                )
+                gone += number
+        until_us = now_us - int(self._settings.collect.dedup_days * _DAY_US)
+        while await self._database.write(lambda db: event_log.forget_keys(db, until_us, RETENTION_ROWS)):
+            pass
+        oldest_us = now_us - int(retention.rejects_days * _DAY_US)
+        await self._database.write(lambda db: stream_store.forget_rejects(db, oldest_us))
+        if gone:
+            log.get().info("events_forgotten", events=gone, older_than_days=retention.events_days)
+
+    async def _close(self) -> None:
+        self._stopping = True
+        for lane in self._lanes.values():
+            await lane.idle.wait()
+        with contextlib.suppress(sqlite3.Error):
+            await self.flush()
+
+
+def _rule_refused(rule: Rule, error: QueryError) -> None:
+    log.get().error("definition_refused", rule=rule.id, error=str(error))

@@ -1,0 +1,319 @@
+"""`/collect/bulk`: CSV and NDJSON of any length, read as it comes, on the bulk lane.
+
+One batch is on its way to the disk while the next is read. Where ingest is behind the upload waits, and its sender
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from daemon import clock
+from daemon.settings import Settings
+from daemon.store.collector import Collector, NotAcceptedError
+from daemon.web import auth
+from daemon.web.body import ApiError
+from daemon.web.collect import LINES
+from daemon.web.collecting import (
+    PARAMETERS,
+    REPLY,
+    SLICE_S,
+    Tally,
+    answered,
+    collecting,
+    collector_of,
+    content_type_of,
+    flag,
+    not_accepted,
+    rules_of,
+    stream_of,
+)
+from daemon.web.envelope import describe, request_id_of
+from daemon.web.services import SERVICES
+from streams.delimited import Delimited, HeaderError, delimiter_of
+from streams.event import Event, Refusal, Rules, read_lines
+from streams.lines import Lines
+
+CSV = frozenset({"text/csv", "application/csv", "text/tab-separated-values"})
+
+# What these hold is told by the first byte.
+_UNSAID = frozenset({"", "application/octet-stream", "application/gzip", "application/x-gzip"})
+_KNOWN = CSV | LINES | _UNSAID | {"application/json"}
+
+#: Events of one append: little enough that single events do not wait long for the writer.
+BATCH_EVENTS = 512
+
+#: Lines, and about as many bytes, that are read without a look at the time.
+_SLICE_LINES = 128
+_SLICE_BYTES = 32 * 1024
+
+#: A packed body is unpacked in steps of so many bytes.
+_UNPACK_BYTES = 256 * 1024
+_GZIP = b"\x1f\x8b"
+
+
+class _Reader(Protocol):
+    def read(self, lines: list[bytes], first: int, received_us: int) -> tuple[list[Event], list[Refusal]]: ...
+
+    def end(self, next_line: int, received_us: int) -> tuple[list[Event], list[Refusal]]: ...
+
+
+class _JsonLines:
+    def __init__(self, rules: Rules, *, stop: bool) -> None:
+        self._rules = rules
+        self._stop = stop
+
+    def read(self, lines: list[bytes], first: int, received_us: int) -> tuple[list[Event], list[Refusal]]:
+        return read_lines(lines, first, received_us, self._rules, stop=self._stop)
+
+    def end(self, next_line: int, received_us: int) -> tuple[list[Event], list[Refusal]]:
+        del next_line, received_us
+        return [], []
+
+
+def routes() -> list[web.RouteDef]:
+    """Gives the routes of this module."""
+    return [web.post("/collect/bulk/{stream}", collect_bulk)]
+
+
+@describe(
+    "data",
+    tag="collection",
+    query=PARAMETERS
+    | {
+        "headers": "CSV: names of the columns, comma-separated, where the file has no header line",
+        "delimiter": "CSV: one character, or comma, tab, semicolon, pipe, space",
+        "append": "JSON object merged into each event; wins over a column of the same name",
+        "droperrors": "true: refuse malformed lines and go on; else the first one ends the upload",
+    },
+    body={"text/csv": {"type": "string"}, "application/x-ndjson": {"type": "object"}},
+    reply=REPLY,
+    enveloped=True,
+)
+@collecting
+async def collect_bulk(request: web.Request) -> web.StreamResponse:
+    """Takes a file of events, CSV or an object a line, streamed.
+
+    429 or 503 at the door: nothing of it was stored. An upload that has begun is slowed, not refused; if the log fails
+    in its middle, the 503 says in `data.message_count` how many events from the start are stored. Without `droperrors`
+    the first malformed line ends the upload: 400 with its line; what stands before it is stored and counted.
+    """
+    await auth.require(request, "data", in_query=True)
+    collector = collector_of(request)
+    collector.admit("bulk")
+    settings = request.app[SERVICES].settings
+    stream = stream_of(request)
+    kind = content_type_of(request, _KNOWN)
+    rules = rules_of(request, settings, bulk=True)
+    most = settings.collect.upload_bytes
+    if (request.content_length or 0) > most:
+        raise ApiError(413, f"the body has {request.content_length} bytes; at most {most} are accepted")
+    tally = Tally(place="line", dryrun=flag(request, "dryrun"), filename=request.query.get("filename"))
+    drop = flag(request, "droperrors")
+    upload = _Upload(request, collector, stream, rules, tally, drop=drop)
+    upload.choose(kind)
+    try:
+        async for chunk in _chunks(request, settings, most):
+            if not await upload.feed(chunk):
+                break
+        else:
+            await upload.finish()
+        await upload.settle()
+    except NotAcceptedError as error:
+        told = f"{error}; stored are {tally.stored} events from the start"
+        raise not_accepted(_plainly(error, told), tally.data()) from error
+    except HeaderError as error:
+        raise ApiError(400, str(error), data=tally.data()) from error
+    except ApiError as error:  # the body broke off, or is too large: what came before is stored
+        await upload.settle()
+        error.data = tally.data()
+        raise
+    if tally.rejected and not drop:
+        first = tally.errors[0]
+        stored = f"{tally.stored + tally.duplicates} events before it are kept"
+        raise ApiError(400, f"line {first['line']}: {first['msg']}; {stored}", data=tally.data())
+    return answered(request, 200, "success", tally.data())
+
+
+class _Upload:
+    """One upload under way."""
+
+    def __init__(
+        self, request: web.Request, collector: Collector, stream: str, rules: Rules, tally: Tally, *, drop: bool
+    ) -> None:
+        self._request = request
+        self._collector = collector
+        self._stream = stream
+        self._rules = rules
+        self._tally = tally
+        self._drop = drop
+        self._lines = Lines(rules.event_bytes)
+        self._reader: _Reader | None = None
+        self._events: list[Event] = []
+        self._received_us = clock.now_us()
+        self._under_way: tuple[asyncio.Future[int], int] | None = None
+
+    def choose(self, kind: str) -> None:
+        """Chooses the reader by the content type; without one it is chosen by the first byte that comes."""
+        append = self._append()
+        if kind in CSV:
+            self._reader = self._delimited(append, "tab" if kind == "text/tab-separated-values" else "comma")
+        elif kind not in _UNSAID:
+            self._reader = _JsonLines(self._rules, stop=not self._drop)
+        self._added = append if isinstance(self._reader, _JsonLines) else {}
+
+    async def feed(self, chunk: bytes) -> bool:
+        """Reads what came; False when the upload is over because of a malformed line."""
+        if self._reader is None:
+            start = chunk.removeprefix(b"\xef\xbb\xbf").lstrip()
+            if not start:
+                return True
+            self.choose("application/x-ndjson" if start[:1] == b"{" else "text/csv")
+        first = self._lines.number
+        return await self._read(self._lines.feed(chunk), first)
+
+    async def finish(self) -> None:
+        """Reads what still waits, and sends off the last events."""
+        first = self._lines.number
+        if self._reader is not None and await self._read(self._lines.end(), first):
+            await self._took(*self._reader.end(self._lines.number, self._received_us))
+        await self._send()
+
+    async def settle(self) -> None:
+        """Sends off the events read so far, and waits until they are on disk. Raises NotAcceptedError."""
+        await self._send()
+        await self._arrived()
+
+    async def _read(self, lines: list[bytes], first: int) -> bool:
+        assert self._reader is not None  # noqa: S101  (chosen before the first line)
+        at = 0
+        ends = time.perf_counter() + SLICE_S
+        self._received_us = clock.now_us()
+        while at < len(lines):
+            end = _slice_end(lines, at)
+            events, refusals = self._reader.read(lines[at:end], first + at, self._received_us)
+            if not await self._took(events, refusals):
+                return False
+            at = end
+            if time.perf_counter() > ends:
+                await asyncio.sleep(0)
+                ends = time.perf_counter() + SLICE_S
+        return True
+
+    async def _took(self, events: list[Event], refusals: list[Refusal]) -> bool:
+        if self._added:
+            events = [self._with_added(each) for each in events]
+        self._events += events
+        if refusals:
+            refusals = refusals if self._drop else refusals[:1]
+            self._tally.refuse(refusals)
+            if not self._tally.dryrun:
+                self._collector.refuse(self._stream, "line", refusals, request_id_of(self._request))
+            if not self._drop:
+                await self._send()
+                return False
+        if len(self._events) >= BATCH_EVENTS:
+            await self._send()
+        return True
+
+    async def _send(self) -> None:
+        events, self._events = self._events, []
+        if self._tally.dryrun:
+            self._tally.stored += len(events)
+            return
+        for start in range(0, len(events), BATCH_EVENTS):
+            batch = events[start : start + BATCH_EVENTS]
+            await self._arrived()
+            await self._collector.room("bulk")
+            self._under_way = (self._collector.append("bulk", self._stream, batch, self._received_us), len(batch))
+
+    async def _arrived(self) -> None:
+        if self._under_way is not None:
+            (done, count), self._under_way = self._under_way, None
+            duplicates = await done
+            self._tally.duplicates += duplicates
+            self._tally.stored += count - duplicates
+
+    def _append(self) -> dict[str, object]:
+        text = self._request.query.get("append")
+        if not text:
+            return {}
+        try:
+            append = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise ApiError(400, f"append: not JSON: {error}") from error
+        if not isinstance(append, dict):
+            raise ApiError(400, "append: a JSON object is accepted")
+        return append
+
+    def _delimited(self, append: dict[str, object], delimiter: str) -> Delimited:
+        query = self._request.query
+        separator = delimiter_of(query.get("delimiter") or delimiter)
+        names = query.get("headers")
+        headers = None if names is None else names.split(",")
+        return Delimited(self._rules, delimiter=separator, headers=headers, append=append, stop=not self._drop)
+
+    def _with_added(self, event: Event) -> Event:
+        data = event.data | self._added
+        return event._replace(data=data, body=orjson.dumps(data).decode())
+
+
+def _slice_end(lines: list[bytes], at: int) -> int:
+    end = min(at + _SLICE_LINES, len(lines))
+    size = 0
+    for index in range(at, end):
+        size += len(lines[index])
+        if size > _SLICE_BYTES:
+            return index + 1
+    return end
+
+
+async def _chunks(request: web.Request, settings: Settings, most: int) -> AsyncIterator[bytes]:
+    """Yields the body as it comes, unpacked where it is a gzip file by its content, at most `most` bytes."""
+    silence_s = settings.server.body_timeout_s
+    unpack: zlib._Decompress | None = None
+    begun = False
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(silence_s):
+                chunk = await request.content.readany()
+        except TimeoutError as error:
+            raise ApiError(408, f"the body stopped coming for {silence_s:g} s") from error
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            raise ApiError(400, f"the body is damaged: {error}") from error
+        if not chunk:
+            if unpack is not None and not unpack.eof:
+                raise ApiError(400, "the body is damaged: the gzip file is not complete")
+            return
+        if not begun:
+            begun = True
+            unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if chunk[:2] == _GZIP else None
+        while chunk:
+            if unpack is None:
+                piece, chunk = chunk, b""
+            else:
+                try:
+                    piece = unpack.decompress(chunk, _UNPACK_BYTES)
+                except zlib.error as error:
+                    raise ApiError(400, f"the body is damaged: {error}") from error
+                chunk = unpack.unconsumed_tail
+                if unpack.eof and unpack.unused_data.strip(b"\0"):
+                    chunk, unpack = unpack.unused_data, zlib.decompressobj(zlib.MAX_WBITS | 16)
+            size += len(piece)
+            if size > most:
+                raise ApiError(413, f"the body has more than {most} bytes; no more are accepted")
+            if piece:
+                yield piece
+
+
+def _plainly(error: NotAcceptedError, message: str) -> NotAcceptedError:
+    return NotAcceptedError(message, behind=error.behind, retry_after_s=error.retry_after_s)

@@ -30,7 +30,7 @@ from daemon.store.collector import Collector
 from daemon.store.database import Database
 from daemon.store.migrate import Name, NewerFileError, migrate
 from daemon.store.tokens import Tokens
-from daemon.web import api, auth, server
+from daemon.web import api, auth, collect, server
 from daemon.web.services import Services
 from streams.identity import Limits
 
@@ -103,7 +103,8 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             jobs=jobs,
             trusted_proxies=auth.networks(settings.server.trusted_proxies),
         )
-        address = await stack.enter_async_context(server.serve(server.application(services, api.routes())))
+        application = server.application(services, [*collect.routes(), *api.routes()])
+        address = await stack.enter_async_context(server.serve(application))
         services.ready = True
         yield Daemon(address, services)
 

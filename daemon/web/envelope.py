@@ -20,6 +20,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from daemon import log
+from daemon.ingest.pipeline import Closed
 from daemon.model.refusal import Conflict, NotFound
 from daemon.store.tokens import Scope
 from daemon.web import auth
@@ -155,6 +156,8 @@ def refusal(request: web.Request, error: Exception) -> web.Response:
             return refused(request_id, ApiError(409, str(error)))
         case NotFound():
             return refused(request_id, ApiError(404, str(error)))
+        case Closed():
+            return refused(request_id, ApiError(503, str(error), retry_after=RETRY_S))
         case web.HTTPException():
             return refused(request_id, _of_aiohttp(request, error), error.headers.get("Allow"))
         case sqlite3.OperationalError():

@@ -21,7 +21,7 @@ from daemon.settings import Settings
 from daemon.store.collector import Collector, NotAcceptedError
 from daemon.web import auth
 from daemon.web.body import ApiError
-from daemon.web.collect import LINES
+from daemon.web.collect_json import LINES
 from daemon.web.collecting import (
     PARAMETERS,
     REPLY,

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from daemon import clock
 from daemon.store.collector import NotAcceptedError
 from daemon.web.body import ApiError
-from daemon.web.collect import FORM, JSON, LINES, form_fields, one_event
+from daemon.web.collect_json import FORM, JSON, LINES, form_fields, one_event
 from daemon.web.collecting import (
     Tally,
     body_of,

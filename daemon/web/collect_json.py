@@ -1,0 +1,156 @@
+"""`/collect/json` and `/collect/form`: events in real time, durable before the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import BodyPartReader, web
+
+from daemon import clock
+from daemon.settings import Settings
+from daemon.web import auth
+from daemon.web.body import ApiError
+from daemon.web.collecting import (
+    PARAMETERS,
+    REPLY,
+    Tally,
+    body_of,
+    collecting,
+    collector_of,
+    content_type_of,
+    flag,
+    rules_of,
+    stream_of,
+    take,
+)
+from daemon.web.envelope import describe
+from daemon.web.services import SERVICES
+from streams.body import is_lines, read_body
+from streams.event import Event, Refusal, RefusedError, Rules, accepted, sample
+
+LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+JSON = LINES | {"", "application/json", "text/json", "text/plain", "application/octet-stream"}
+FORM = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+_OBJECT = {"type": "object"}
+_EVENTS = {"oneOf": [_OBJECT, {"type": "array", "items": _OBJECT}]}
+
+
+def routes() -> list[web.RouteDef]:
+    """Gives the routes of this module."""
+    return [web.post("/collect/json/{stream}", collect_json), web.post("/collect/form/{stream}", collect_form)]
+
+
+@describe(
+    "data",
+    tag="collection",
+    query=PARAMETERS,
+    body={"application/json": _EVENTS, "application/x-ndjson": _OBJECT},
+    reply=REPLY,
+    enveloped=True,
+)
+@collecting
+async def collect_json(request: web.Request) -> web.StreamResponse:
+    """Takes one event, an array of events, or one a line.
+
+    What is not accepted is reported by index (or line) and kept among the stream's rejects; the rest is stored. 400
+    when the body is no JSON at all, or nothing of it was accepted. Up to 5,000 events are stored all or none.
+    """
+    await auth.require(request, "data", in_query=True)
+    collector_of(request).admit("realtime")
+    settings = request.app[SERVICES].settings
+    stream = stream_of(request)
+    kind = content_type_of(request, JSON)
+    rules = rules_of(request, settings)
+    tally = _tally(request)
+    body = await body_of(request, settings, settings.collect.request_bytes)
+    lines = kind in LINES or is_lines(body)
+    if lines:
+        tally.place = "line"
+    return await take(request, "realtime", stream, read_body(body, clock.now_us(), rules, lines=lines), tally)
+
+
+@describe(
+    "data",
+    tag="collection",
+    query=PARAMETERS,
+    body=dict.fromkeys(sorted(FORM), _OBJECT),
+    reply=REPLY,
+    enveloped=True,
+)
+@collecting
+async def collect_form(request: web.Request) -> web.StreamResponse:
+    """Takes the fields of a form as one event; values are text, a field given more than once a list of them."""
+    await auth.require(request, "data", in_query=True)
+    collector_of(request).admit("realtime")
+    settings = request.app[SERVICES].settings
+    stream = stream_of(request)
+    kind = content_type_of(request, FORM)
+    fields = await form_fields(request, kind, settings)
+    rules = rules_of(request, settings)
+    return await take(request, "realtime", stream, one_event(fields, clock.now_us(), rules), _tally(request))
+
+
+def one_event(fields: list[tuple[str, str]], received_us: int, rules: Rules) -> Iterator[Event | Refusal]:
+    """Makes an event of named texts."""
+    data: dict[str, str | list[str]] = {}
+    for name, value in fields:
+        before = data.get(name)
+        if before is None:
+            data[name] = value
+        elif isinstance(before, list):
+            before.append(value)
+        else:
+            data[name] = [before, value]
+    try:
+        if not data:
+            raise RefusedError("there are no fields")  # noqa: TRY301  (told as every other refusal)
+        yield accepted(data, orjson.dumps(data), received_us, rules)
+    except (RefusedError, orjson.JSONEncodeError) as error:
+        reason = str(error) if isinstance(error, RefusedError) else "a field is not valid UTF-8"
+        yield Refusal(0, reason, sample(repr(fields)))
+
+
+async def form_fields(request: web.Request, kind: str, settings: Settings) -> list[tuple[str, str]]:
+    """Reads the fields of a form body, within the bounds of one event."""
+    most = 4 * settings.collect.event_bytes
+    if kind == "multipart/form-data":
+        return await _parts(request, most, settings.collect.event_keys)
+    body = await body_of(request, settings, most)
+    try:
+        text = body.decode()
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=settings.collect.event_keys)
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"the form is not UTF-8: byte {error.start}") from error
+    except ValueError as error:
+        raise ApiError(400, f"the form cannot be read: {error}") from error
+
+
+async def _parts(request: web.Request, most: int, most_fields: int) -> list[tuple[str, str]]:
+    fields: list[tuple[str, str]] = []
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.filename is not None:
+                raise ApiError(400, "the form has a file or a form within; fields of text are accepted")
+            if len(fields) >= most_fields:
+                raise ApiError(400, f"the form has more than {most_fields} fields")
+            value = bytearray()
+            while chunk := await part.read_chunk(8192):
+                value += chunk
+                most -= len(chunk)
+                if most < 0:
+                    raise ApiError(413, "the form has more than one event may have")
+            fields.append((part.name or "", bytes(value).decode()))
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"the form is not UTF-8: byte {error.start}") from error
+    except ValueError as error:
+        raise ApiError(400, f"the form cannot be read: {error}") from error
+    return fields
+
+
+def _tally(request: web.Request) -> Tally:
+    if not request.query_string:
+        return Tally()
+    return Tally(dryrun=flag(request, "dryrun"), filename=request.query.get("filename"))

@@ -15,7 +15,7 @@ from typing import Final
 
 from streams.ql import rules
 from streams.ql.coerce import to_date, to_number
-from streams.ql.compiler_fields import Fields, Unknown
+from streams.ql.compiler_fields import Fields, Known, Unknown
 from streams.ql.compiler_source import Unit, Writer
 from streams.ql.datemath import LATEST, SECOND, Anchor, Operator, anchor
 from streams.ql.functions import FUNCTIONS
@@ -136,16 +136,20 @@ def boundary_of(clockwork: Clockwork, fields: Fields, evaluate: Evaluate) -> Fin
     sources = _sources(clockwork, fields)
 
     def find(data: Mapping[str, Value], now: datetime) -> datetime | None:
-        points = sorted({point for source in sources for point in source(data, now) if point > now})
-        if not points and not clockwork.other:
+        found: list[datetime] = []
+        for source in sources:
+            source(data, now, found)
+        if clockwork.other:
+            return _searched(evaluate, data, now, found)
+        if not found:
             return None
         current = evaluate(data, now)
-        if clockwork.other:
-            return _searched(evaluate, data, now, current, points)
-        for count, point in enumerate(points):
-            if evaluate(data, point) != current or count == _MOST_POINTS:
+        if len(found) > 1:
+            found = sorted(set(found))[:_MOST_POINTS]
+        for point in found:
+            if evaluate(data, point) != current:
                 return point
-        return None
+        return None if len(found) < _MOST_POINTS else point
 
     return find
 
@@ -154,7 +158,8 @@ def _never(_data: Mapping[str, Value], _now: datetime) -> None:
     return None
 
 
-Source = Callable[[Mapping[str, Value], datetime], Iterator[datetime]]
+#: Adds the candidate seconds after `now` to the list.
+Source = Callable[[Mapping[str, Value], datetime, list[datetime]], None]
 
 
 def _sources(clockwork: Clockwork, fields: Fields) -> list[Source]:
@@ -172,22 +177,48 @@ def _sources(clockwork: Clockwork, fields: Fields) -> list[Source]:
     sources: list[Source] = []
     for term, names in parts:
         functions = [namespace[name] for name in names]
-        sources.append(_of_term(term, *functions) if isinstance(term, Term) else _of_window(*functions))
+        if isinstance(term, Window):
+            sources.append(_of_window(*functions))
+            continue
+        source = _of_term(term, *functions)
+        field = fields.resolve(term.value) if isinstance(term.value, Ident) else None
+        distances = term.anchor.distances(term.operator)
+        if isinstance(field, Known) and field.kind == Kind.DATE and distances is not None and len(distances) == 1:
+            source = _of_date(field.name, distances[0], source)
+        sources.append(source)
     return sources
+
+
+def _of_date(name: str, distance: timedelta, otherwise: Source) -> Source:
+    """The source of a date field and a fixed distance, which is what nearly all audiences have."""
+
+    def source(data: Mapping[str, Value], now: datetime, found: list[datetime]) -> None:
+        value = data.get(name)
+        if value.__class__ is not datetime:
+            return otherwise(data, now, found)
+        try:
+            point = (value.replace(microsecond=0) if value.microsecond else value) + distance
+        except OverflowError:
+            return None
+        if point > now:
+            found.append(point)
+        return None
+
+    return source
 
 
 def _of_term(term: Term, value_of: Callable[..., Value]) -> Source:
     flips, operator, reads = term.anchor.flips, term.operator, term.reads
 
-    def source(data: Mapping[str, Value], now: datetime) -> Iterator[datetime]:
+    def source(data: Mapping[str, Value], now: datetime, found: list[datetime]) -> None:
         value = value_of(data, now)
         if value.__class__ is datetime:
-            yield from flips(value, operator)
+            found.extend(point for point in flips(value, operator) if point > now)
         elif value.__class__ is list:
             for date in _deciding([each for each in value if each.__class__ is datetime], operator):
-                yield from flips(date, operator)
+                found.extend(point for point in flips(date, operator) if point > now)
         elif reads and (date := rules.moment(value)) is not MISSING:
-            yield from flips(date, operator)
+            found.extend(point for point in flips(date, operator) if point > now)
 
     return source
 
@@ -200,31 +231,33 @@ def _deciding(dates: list[datetime], operator: Operator) -> list[datetime]:
 
 
 def _of_window(times_of: Callable[..., Value], days_of: Callable[..., Value]) -> Source:
-    def source(data: Mapping[str, Value], now: datetime) -> Iterator[datetime]:
+    def source(data: Mapping[str, Value], now: datetime, found: list[datetime]) -> None:
         times, days = times_of(data, now), to_number(days_of(data, now))
         if not isinstance(days, float):
             return
         elements = times if isinstance(times, list) else times.values() if isinstance(times, dict) else [times]
         for each in elements:
             date = to_date(each)
-            if not isinstance(date, datetime):
-                continue
-            yield _ceiled(date)
-            try:
-                yield _ceiled(date + timedelta(days=days))
-            except OverflowError:
-                continue
+            if isinstance(date, datetime):
+                points = (_ceiled(date), _ceiled(_after(date, days)))
+                found.extend(point for point in points if point > now)
 
     return source
 
 
-def _searched(
-    evaluate: Evaluate, data: Mapping[str, Value], now: datetime, current: tuple[bool, bool], points: list[datetime]
-) -> datetime | None:
+def _after(date: datetime, days: float) -> datetime:
+    try:
+        return min(date + timedelta(days=days), LATEST)
+    except (OverflowError, ValueError):
+        return LATEST
+
+
+def _searched(evaluate: Evaluate, data: Mapping[str, Value], now: datetime, points: list[datetime]) -> datetime | None:
     """Looks at the points and at the coming hours, days and months.
 
     Between the last equal and the first different one it halves the distance, down to the second.
     """
+    current = evaluate(data, now)
     before = now.replace(microsecond=0)
     for point in sorted({*points, *_coming(before)}):
         if evaluate(data, point) != current:

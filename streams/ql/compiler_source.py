@@ -10,18 +10,18 @@ without a guard; should it raise, the careful form is asked, which takes nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
-from streams.ql import compiler_special, rules
+from streams.ql import compiler_runtime, compiler_special, rules
 from streams.ql.coerce import to_date
 from streams.ql.compiler_fields import Entry, Fields, Known, Unknown
 from streams.ql.compiler_special import Moment, Truth
 from streams.ql.datemath import LATEST, SECOND, Anchor, anchor
 from streams.ql.functions import FUNCTIONS
 from streams.ql.lookup import Names, follow, reach
-from streams.ql.missing import MISSING, Value
+from streams.ql.missing import MISSING
 from streams.ql.nodes import (
     Array,
     Between,
@@ -64,10 +64,10 @@ class Unit:
             "minus": rules.minus,
             "between": rules.between,
             "is_null": rules.is_null,
-            "dated": _dated,
-            "present": _present,
-            "call": _call,
-            "keep": _keep,
+            "dated": compiler_runtime.dated,
+            "present": compiler_runtime.present,
+            "call": compiler_runtime.call,
+            "keep": compiler_runtime.keep,
         }
         self.namespace.update({name: rules.binary(operator) for operator, name in _OPERATORS.items()})
         self._texts: list[str] = []
@@ -118,7 +118,7 @@ class Unit:
     def make(self) -> tuple[dict[str, Any], str]:
         """Compiles everything added; gives the namespace with the functions, and the source."""
         source = "\n\n".join(self._texts) + "\n"
-        self.namespace["tick"] = _clock(tuple(self._anchors))
+        self.namespace["tick"] = compiler_runtime.clock(tuple(self._anchors))
         self.namespace["plan_of"] = Names(tuple(self._names)).plan
         exec(compile(source, "<compiled query>", "exec"), self.namespace)  # noqa: S102  (our own words only)
         return self.namespace, source
@@ -192,7 +192,7 @@ class Writer:
                     return f"get({way}{default})"
                 code = f"(follow(data, {way}) if {way} else M)"
             case Unknown(path=path):
-                find = self.unit.bind(_Finder(path))
+                find = self.unit.bind(compiler_runtime.Finder(path))
                 code = f"{find}.find(data)"
         if absent == "M":
             return code
@@ -357,25 +357,6 @@ class Writer:
         return f"{name}(data, now, memo)"
 
 
-class _Finder:
-    """Finds one unknown name in a profile: exactly at once, else by a plan per set of keys."""
-
-    __slots__ = ("_exact", "_names", "_simple")
-
-    def __init__(self, path: tuple[str, ...]) -> None:
-        self._exact = ".".join(path)
-        self._simple = "." not in self._exact
-        self._names = Names((path,))
-
-    def find(self, data: Mapping[str, Value]) -> Value:
-        """Gives the value or MISSING."""
-        value = data.get(self._exact, MISSING)
-        if value is not MISSING:
-            return value
-        way = self._names.plan(data)[0]
-        return data.get(way, MISSING) if self._simple else follow(data, way)
-
-
 def _indented(lines: list[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
@@ -391,44 +372,3 @@ def _made_ready(lines: list[str]) -> list[str]:
     if "plan[" in text:
         ready.append("    plan = plan_of(data)")
     return ready
-
-
-def _dated(value: Value, text: Any, moment: datetime) -> Any:
-    """A constant text beside `value`: the moment it means where dates are compared, else the text itself."""
-    kind = value.__class__
-    if kind is datetime or (kind is list and value and value[0].__class__ is datetime):
-        return moment
-    return text
-
-
-def _present(values: tuple[Value, ...]) -> list[Value]:
-    return [value for value in values if value is not MISSING]
-
-
-def _call(function: Callable[..., Any], *args: Any) -> Value:
-    try:
-        return function(*args)
-    except Exception:  # noqa: BLE001  (untrusted expressions: whatever a function trips over is "not evaluable")
-        return MISSING
-
-
-def _keep(memo: dict[str, Value], key: str, value: Value) -> Value:
-    memo[key] = value
-    return value
-
-
-def _clock(anchors: tuple[Anchor, ...]) -> Callable[[datetime], tuple[datetime, ...]]:
-    """Gives the moments of the anchors and the seconds after them, worked out once for each `now`."""
-    last: tuple[Any, tuple[datetime, ...]] = (None, ())
-
-    def tick(now: datetime) -> tuple[datetime, ...]:
-        nonlocal last
-        known, instants = last
-        if known is now:
-            return instants
-        moments = [each.at(now) for each in anchors]
-        instants = tuple(each for moment in moments for each in (moment, moment + SECOND))
-        last = (now, instants)
-        return instants
-
-    return tick

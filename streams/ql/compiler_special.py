@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PYTHON: Final = {"=": "==", "!=": "!=", ">": ">", ">=": ">=", "<": "<", "<=": "<="}
 _NUMERIC: Final = frozenset({Kind.INT, Kind.NUMBER})
+_DATE_LISTS: Final = frozenset({Kind.TIMES, Kind.TIMEBUCKETS})
 _TEXT_LISTS: Final = frozenset({Kind.STRINGS, Kind.TS_STRINGS, Kind.MEMBERSHIP})
 
 
@@ -46,6 +47,8 @@ def comparison(writer: Writer, node: Binary) -> Truth | None:
     if isinstance(node.left, Ident) and isinstance(node.right, Literal | Array):
         return _with_constant(writer, node.op, node.left, node.right)
     if isinstance(node.left, Literal) and isinstance(node.right, Ident) and node.op in rules.MIRRORED:
+        if _kind(writer, node.right) in _DATE_LISTS:
+            return None
         return _with_constant(writer, rules.MIRRORED[node.op], node.right, node.left)
     return None
 
@@ -88,6 +91,9 @@ def _with_constant(writer: Writer, op: str, ident: Ident, constant: Literal | Ar
     if kind == Kind.DATE and op in rules.COMPARISONS:
         moment = _moment(writer, constant)
         return None if moment is None else _date(writer, op, field, moment)
+    if kind in _DATE_LISTS and op in rules.ORDER:
+        moment = _moment(writer, constant)
+        return None if moment is None else _any_date(writer, op, field, moment)
     if kind == Kind.BOOL and isinstance(value, bool) and op in rules.EQUALITY:
         return Truth(f"({field} is {'' if op == '=' else 'not '}{value is True})", total=True)
     if kind == Kind.STRING and isinstance(value, str):
@@ -145,6 +151,18 @@ def _date(writer: Writer, op: str, field: str, moment: Moment) -> Truth:
     if op == "!=":
         return Truth(f"(({name} := {field}) is None or {test})", total=True)
     return Truth(f"(({name} := {field}) is not None and {test})", total=True)
+
+
+def _any_date(writer: Writer, op: str, field: str, moment: Moment) -> Truth:
+    """Any of the dates satisfies an order when the latest (or earliest) of them does."""
+    name = writer.unit.fresh("t")
+    test = {
+        ">": f"max({name}) >= {moment.second_after}",
+        ">=": f"max({name}) >= {moment.code}",
+        "<": f"min({name}) < {moment.code}",
+        "<=": f"min({name}) < {moment.second_after}",
+    }[op]
+    return Truth(f"(({name} := {field}) is not None and len({name}) > 0 and {test})", total=True)
 
 
 def _kind(writer: Writer, ident: Ident) -> str | None:

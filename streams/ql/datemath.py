@@ -26,6 +26,8 @@ _SECONDS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _MONTHS: Final = {"y": 12, "M": 1}
 #: More than the lengths of two calendar steps of equally many months can differ by.
 _SLACK: Final = timedelta(days=8)
+#: Seconds of 10,000 years; what is farther away is beyond every date.
+_FARTHEST: Final = 10_000 * 366 * 86400
 
 Operator = Literal["=", "!=", ">", ">=", "<", "<="]
 
@@ -44,6 +46,12 @@ class Anchor:
         if self.months:
             return _add_months(now, self.months)
         return _add_seconds(now, self.seconds)
+
+    def distances(self, operator: Operator) -> tuple[timedelta, ...] | None:
+        """Gives how far from a moment (in whole seconds) its flips are; None for calendar steps, which vary."""
+        if self.months or abs(self.seconds) > _FARTHEST:
+            return None
+        return tuple(timedelta(seconds=step - self.seconds) for step in _STEPS[operator])
 
     def flips(self, moment: datetime, operator: Operator) -> Iterator[datetime]:
         """Gives every whole second at which `moment OPERATOR this anchor` can change, in no order.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-import re2
+import re2  # type: ignore[import-untyped]  # the wheel carries no types
 
 _LONGEST: Final = 4096
 

@@ -124,7 +124,7 @@ class Cursor:
         if token.kind in {TokenKind.STRING, TokenKind.QUOTED}:
             self.advance()
             text = str(token.value)
-        elif found := _TYPE.match(self.source, token.at):
+        elif not self._is_clause_here() and (found := _TYPE.match(self.source, token.at)):
             self.resume_at(found.end())
             text = found.group()
         else:

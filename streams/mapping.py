@@ -15,8 +15,8 @@ from streams.merge import MOMENTS, SETS, moment
 from streams.ql.coerce import text_of_date, to_bool, to_date, to_int, to_number, to_text
 from streams.ql.compiler import compile_query
 from streams.ql.kinds import Kind, element, is_map
-from streams.ql.missing import MISSING, Value, is_nil
-from streams.ql.nodes import Query
+from streams.ql.missing import MISSING, Value
+from streams.ql.nodes import Call, Column, Query
 from streams.schema import Schema
 
 #: An identity field and the normalised text of a value.
@@ -53,9 +53,16 @@ class Mapped(NamedTuple):
     refused: tuple[Refusal, ...] = ()
 
 
+class _Column(NamedTuple):
+    name: str
+    ready: type | None  # values of exactly this type are taken as they are
+    coerce: Coerce
+    rank: int  # -1: no key
+
+
 class _Plan(NamedTuple):
     run: Callable[[Mapping[str, Any], datetime], list[tuple[int, Value]] | None]
-    columns: tuple[tuple[str, Coerce, int, bool], ...]  # name, to its kind, rank or -1, identity of one value
+    columns: tuple[tuple[str, type | None, Coerce, int], ...]  # each a _Column
 
 
 class Mapper:
@@ -65,6 +72,7 @@ class Mapper:
         plans: dict[str, list[_Plan]] = {}
         for query in queries:
             plans.setdefault(query.stream, []).append(_plan(schema, query))
+        self._ranks = {each.name: each.rank or 0 for each in schema.identities}
         self._plans = {stream: tuple(each) for stream, each in plans.items()}
 
     @property
@@ -90,45 +98,51 @@ class Mapper:
             row = run(body, now)
             if row is None:
                 continue
-            keys: list[tuple[int, Key]] = []
+            keys: list[Key] = []
             values: list[tuple[str, Value]] = []
             refused: tuple[Refusal, ...] = ()
+            add = values.append
+            before, ordered, repeated = -1, True, False
             for index, raw in row:
-                name, coerce, rank, single = columns[index]
+                name, ready, coerce, rank = columns[index]
+                if raw.__class__ is ready:
+                    add((name, raw))
+                    continue
                 value = coerce(raw)
                 if value is MISSING:
                     continue
                 if rank < 0:
-                    values.append((name, value))
-                elif single:
-                    reason = unusable(value)
-                    if reason is None:
-                        keys.append((rank, (name, value)))
-                    else:
-                        refused += (Refusal((name, value), reason),)
+                    add((name, value))
+                    continue
+                if value.__class__ is str:
+                    texts: Sequence[str] = (value,)
                 else:
-                    good = []
-                    for text in value:
-                        reason = unusable(text)
-                        if reason is None:
-                            good.append(text)
-                            keys.append((rank, (name, text)))
-                        else:
-                            refused += (Refusal((name, text), reason),)
-                    if good:
-                        values.append((name, good))
+                    texts = value
+                    repeated = True
+                for text in texts:
+                    reason = unusable(text)
+                    if reason is None:
+                        keys.append((name, text))
+                    else:
+                        refused += (Refusal((name, text), reason),)
+                if value is texts:
+                    usable = [text for text in texts if (name, text) in keys]
+                    if usable:
+                        add((name, usable))
+                if rank <= before:
+                    ordered, repeated = False, True
+                before = rank
             if not keys:
                 continue
-            if len(keys) > 1:
-                keys.sort(key=_rank_of)
-                result.append(Mapped(tuple(dict.fromkeys([key for _, key in keys])), values, refused))
-            else:
-                result.append(Mapped((keys[0][1],), values, refused))
+            if not ordered:
+                keys.sort(key=self._rank)
+            if repeated:  # the same text may come by two columns
+                keys = list(dict.fromkeys(keys))
+            result.append(Mapped(tuple(keys), values, refused))
         return result
 
-
-def _rank_of(ranked: tuple[int, Key]) -> int:
-    return ranked[0]
+    def _rank(self, key: Key) -> int:
+        return self._ranks[key[0]]
 
 
 def unusable(text: str) -> str | None:
@@ -141,20 +155,30 @@ def unusable(text: str) -> str | None:
 
 
 def _plan(schema: Schema, query: Query) -> _Plan:
-    keys = set(query.by)
-    columns = []
-    for column in query.columns:
-        field = schema.fields[column.name]
-        keyed = column.name in keys
-        if field.merge_op == "count" and not keyed:
-            coerce = _one
-        elif keyed:
-            coerce = _SINGLE_KEYS[Kind(field.kind)] if field.single else _strings_key
-        else:
-            coerce = coercer(field.kind)
-        rank = field.rank if keyed and field.rank is not None else -1
-        columns.append((column.name, coerce, rank, keyed and field.single))
-    return _Plan(compile_query(query).run, tuple(columns))
+    # Plain tuples: the interpreter unpacks them faster than named ones.
+    columns = tuple(tuple(_column(schema, query, column)) for column in query.columns)
+    return _Plan(compile_query(query).run, columns)
+
+
+def _column(schema: Schema, query: Query, column: Column) -> _Column:
+    field = schema.fields[column.name]
+    kind = Kind(field.kind)
+    if column.name in query.by:
+        coerce = _SINGLE_KEYS[kind] if field.single else _strings_key
+        return _Column(column.name, None, coerce, field.rank or 0)
+    if field.merge_op == "count":
+        return _Column(column.name, None, _one, -1)
+    ready = _READY.get(kind)
+    made_by = column.expr.name if isinstance(column.expr, Call) else None
+    if made_by == "set" and kind in SETS:
+        ready = list
+    elif made_by == "valuect" and kind in {Kind.MAP_INT, Kind.MAP_INTSUM}:
+        ready = dict
+    return _Column(column.name, ready, coercer(kind), -1)
+
+
+#: Compiled queries give no nil values, so these need no second look.
+_READY: Final[Mapping[Kind, type]] = {Kind.STRING: str, Kind.DATE: datetime, Kind.BOOL: bool}
 
 
 # --- to the kinds
@@ -184,7 +208,7 @@ def _string(value: Value) -> Value:
 
 def _int(value: Value) -> Value:
     if type(value) is not int:
-        value = to_int(value)
+        value = int(value) if type(value) is float and value.is_integer() else to_int(value)
         if value is MISSING:
             return MISSING
     return value if -_INT_LIMIT < value < _INT_LIMIT else MISSING
@@ -210,8 +234,9 @@ def _date(value: Value) -> Value:
 
 
 def _one(value: Value) -> Value:
-    """What `count` adds for an event that had a value, or for `count(x)` itself."""
-    return MISSING if is_nil(value) else 1
+    """What `count` adds for an event that had a value."""
+    del value
+    return 1
 
 
 def _strings(value: Value) -> Value:

@@ -49,7 +49,12 @@ SETS: Final = frozenset({Kind.STRINGS, Kind.TS_STRINGS, Kind.MEMBERSHIP})
 MOMENTS: Final = frozenset({Kind.TIMES, Kind.TIMEBUCKETS})
 ADDABLE: Final = frozenset({Kind.INT, Kind.NUMBER, Kind.MAP_INT, Kind.MAP_NUMBER, Kind.MAP_INTSUM, Kind.MAP_VALUE})
 
+#: Kinds in which values that are equal to Python may be different: 1, 1.0 and true.
+_LOOSE: Final = frozenset({Kind.DYNAMIC, Kind.MAP_VALUE, Kind.FLOWS})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_from_timestamp = datetime.fromtimestamp
+#: Seconds as a float are exact to the microsecond within so many microseconds of the epoch (until 2106).
+_EXACT_US: Final = 1 << 52
 _INT_MAX = (1 << 63) - 1
 _FLOAT_MAX = 1.7976931348623157e308
 _CODES: Final = {
@@ -93,6 +98,8 @@ class Slot:
 
 def moment(us: int) -> datetime:
     """Gives the moment of microseconds since the epoch."""
+    if -_EXACT_US < us < _EXACT_US:
+        return _from_timestamp(us / 1_000_000, UTC)  # twice as fast as by timedelta
     return _EPOCH + timedelta(microseconds=us)
 
 
@@ -179,7 +186,7 @@ def _wins(stored: State, us: int, event_id: str, old: list[State], *, newest: bo
     old_id = old[2] if len(old) > 2 else ""
     if event_id != old_id:
         return bool((event_id > old_id) == newest)
-    if stored == old[0] and type(stored) is type(old[0]):
+    if stored == old[0] and type(stored) is type(old[0]) and not isinstance(stored, dict | list):
         return False
     return (_canonical(stored) > _canonical(old[0])) == newest
 
@@ -231,6 +238,7 @@ def _kept(state: State, floor_us: int) -> bool:
 def _timed(place: _Place, *, newest: bool) -> Slot:
     name, bit, key = place.name, place.bit, place.key("t")
     encode, decode = _encoder(place.kind), _decoder(place.kind)
+    loose = place.kind in _LOOSE
 
     def merge(states: dict[str, State], view: dict[str, Value], value: Value, us: int, event_id: str) -> int:
         old = states.get(key)
@@ -243,9 +251,9 @@ def _timed(place: _Place, *, newest: bool) -> Slot:
             elif (us > at) is not newest:
                 return 0
             # A value that stays is the usual case: only its time moves.
-            if view.get(name) == value:
+            if view.get(name) == value and not (loose and _canonical(old[0]) != _canonical(value)):
                 if encode is None:
-                    old[0] = view[name] = value  # equal may still be another: 1 and true in a `dynamic`
+                    old[0] = view[name] = value
                 old[1] = us
                 if event_id:
                     old[2:] = (event_id,)
@@ -310,11 +318,11 @@ def _total(place: _Place, *, count: bool) -> Slot:
         del us, event_id
         old = states.get(key)
         if old is not None:
-            if not value:
-                return 0
             value += old
             if not -_INT_MAX < value < _INT_MAX:
                 value = _clamped(value)
+            if value == old:
+                return 0
         states[key] = view[name] = value
         return bit
 
@@ -457,17 +465,20 @@ def _keyed(place: _Place, *, newest: bool) -> Slot:
         shown = view.get(name)
         if shown is None:
             shown = view[name] = render(state)
+        before = shown.copy() if capacity else None
         changed = 0
         for each, item in value.items():
             stored = item if encode is None else encode(item)
             old = state.get(each)
             if old is None or _wins(stored, us, event_id, old, newest=newest):
                 state[each] = _timed_state(stored, us, event_id)
+                shown[each] = item
                 if old is None or old[0] != stored or type(old[0]) is not type(stored):
-                    shown[each] = item
                     changed = bit
-        if changed and capacity and len(state) > capacity:
-            _drop_oldest_keys(state, shown, capacity)
+        if capacity and len(state) > capacity:
+            _drop_oldest_keys(state, capacity)
+            view[name] = render(state)
+            return 0 if view[name] == before and _canonical(view[name]) == _canonical(before) else bit
         return changed
 
     def combine(one: State, other: State) -> State:
@@ -475,7 +486,7 @@ def _keyed(place: _Place, *, newest: bool) -> Slot:
             old = one.get(each)
             one[each] = timed if old is None else _later(old, timed, newest=newest)
         if capacity and len(one) > capacity:
-            _drop_oldest_keys(one, {}, capacity)
+            _drop_oldest_keys(one, capacity)
         return one
 
     return Slot(
@@ -486,10 +497,9 @@ def _keyed(place: _Place, *, newest: bool) -> Slot:
     )  # fmt: skip
 
 
-def _drop_oldest_keys(state: dict[str, list[State]], shown: dict[str, Value], capacity: int) -> None:
+def _drop_oldest_keys(state: dict[str, list[State]], capacity: int) -> None:
     for each in sorted(state, key=lambda each: (state[each][1], each))[:-capacity]:
         del state[each]
-        shown.pop(each, None)
 
 
 def _oldest_key(state: Mapping[str, list[State]]) -> int | None:
@@ -549,7 +559,7 @@ def _keyed_fold(place: _Place, key: str, fold: Callable[[State, State], State]) 
             old = one.get(each)
             one[each] = timed if old is None else [fold(old[0], timed[0]), max(old[1], timed[1])]
         if capacity and len(one) > capacity:
-            _drop_oldest_keys(one, {}, capacity)
+            _drop_oldest_keys(one, capacity)
         return one
 
     def render(state: State) -> Value:
@@ -571,7 +581,7 @@ def _keyed_fold(place: _Place, key: str, fold: Callable[[State, State], State]) 
             old = state.get(each)
             if old is not None:
                 stored = fold(old, stored)
-                if stored == old:
+                if stored is old or (stored == old and type(stored) is type(old) and type(old) is not list):
                     continue
             state[each] = stored
             if decode is not None:
@@ -593,13 +603,16 @@ def _keyed_fold(place: _Place, key: str, fold: Callable[[State, State], State]) 
                 changed = bit
                 continue
             stored = fold(old[0], stored)
-            changed = bit if stored != old[0] else changed
+            if stored != old[0] or type(stored) is not type(old[0]):
+                changed = bit
             state[each] = [stored, max(us, old[1])]
         if capacity and len(state) > capacity:
-            _drop_oldest_keys(state, {}, capacity)
-        if changed or name not in view:
-            view[name] = render_bounded(state)
-        return changed
+            _drop_oldest_keys(state, capacity)
+        shown = render_bounded(state)
+        if not changed or shown == view.get(name):
+            return 0
+        view[name] = shown
+        return bit
 
     if place.bounded:
         return Slot(

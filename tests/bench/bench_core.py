@@ -92,7 +92,7 @@ def main(events: int = 100_000, customers: int = 20_000) -> None:
         return new(next(ids), START_US)
 
     spent = dict.fromkeys(["loads", "map", "resolve", "apply", "touched", "evaluate", "boundary", "dump"], 0.0)
-    clock = time.perf_counter
+    clock = time.process_time  # others on the machine do not count
     now = datetime(1998, 7, 1, tzinfo=UTC)
     changed_audiences = 0
     for round_number in range(2):  # the first fills, the second is the steady state

@@ -60,6 +60,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "config show": Entry("daemon.cli.config:show", "Show the settings that hold, secrets masked."),
     "config reference": Entry("daemon.cli.config:reference", "Print all settings that there are."),
+    "demo": Entry("daemon.cli.demo:demo", "Show the main job on real data, live in the terminal."),
     "doctor": Entry("daemon.cli.doctor:doctor", "Check the installation and its data directory."),
     "explain": Entry(
         "daemon.cli.definitions:explain", "Says why the person FIELD = VALUE is, or is not, in the audience SLUG."

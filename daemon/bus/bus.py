@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, Protocol
 
+import anyio
 from structlog.typing import FilteringBoundLogger
 
 from connectors.sdk.run import Batching
@@ -107,12 +108,13 @@ class Bus:
         try:
             yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_FLUSH_S):
-                    await self.flush(every=True)
+            with anyio.CancelScope(shield=True):  # also when another loop has crashed
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_FLUSH_S):
+                        await self.flush(every=True)
 
     # --- what the others call
 

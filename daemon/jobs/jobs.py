@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 from pydantic import ValidationError
 
 from connectors.sdk.catalog import Catalog, catalog
@@ -76,9 +77,10 @@ class Jobs:
         try:
             yield self
         finally:
-            purging.cancel()
-            await asyncio.wait([purging])
-            await asyncio.gather(*(each.stop() for each in self._supervisors.values()))
+            with anyio.CancelScope(shield=True):  # runs are ended also when another loop has crashed
+                purging.cancel()
+                await asyncio.wait([purging])
+                await asyncio.gather(*(each.stop() for each in self._supervisors.values()))
 
     # --- reading
 

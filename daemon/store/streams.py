@@ -161,4 +161,4 @@ def rejects(db: sqlite3.Connection, name: str, before: int, limit: int) -> list[
 
 
 def _json(values: Sequence[tuple[Any, ...]]) -> str:
-    return orjson.dumps(values).decode()
+    return orjson.dumps([tuple(each) for each in values]).decode()

@@ -46,7 +46,7 @@ def configure(level: str = "info", *, terminal: bool | None = None) -> None:
 
 class _FromLibraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        logger = get(logger=record.name, message=record.getMessage())
+        logger = get(source=record.name, message=record.getMessage())
         if record.levelno >= logging.ERROR:
             logger.error("library_warned", exc_info=record.exc_info or None)
         else:

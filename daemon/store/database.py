@@ -15,7 +15,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -57,7 +57,8 @@ class _Connection(aiosqlite.Connection):
         # Again and again, since work may have many statements, and one may be about to begin.
         while not (await asyncio.wait([closing], timeout=0.02))[0]:
             if self._connection is not None:
-                self._connection.interrupt()
+                with suppress(sqlite3.ProgrammingError):  # the thread has closed it this moment
+                    self._connection.interrupt()
         closing.result()
 
 

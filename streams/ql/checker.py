@@ -18,6 +18,7 @@ from streams.ql.errors import Diagnostic, diagnostic
 from streams.ql.functions import FUNCTIONS, Function
 from streams.ql.functions.registry import Constant
 from streams.ql.kinds import Kind, kind_named
+from streams.ql.limits import MAX_DIAGNOSTICS
 from streams.ql.nodes import (
     Between,
     Binary,
@@ -73,7 +74,9 @@ def call_problems(call: Call) -> list[tuple[int, str, str]]:
         return [(call.at, f"there is no function {call.name}", nearest(call.name, FUNCTIONS))]
     if problem := function.arity_error(len(call.args)):
         return [(call.at, problem, f"written as {function.signature}")]
-    problems = [(arg.at, "* cannot be an argument", "") for arg in call.args if isinstance(arg, MatchAll)]
+    # count(*) counts events; elsewhere a condition that always holds is a slip.
+    stars = [arg for arg in call.args if isinstance(arg, MatchAll)] if function.name != "count" else []
+    problems = [(arg.at, "* cannot be an argument", "") for arg in stars]
     if function.name == "cast":
         problems += _cast_problems(call)
     elif function.name == "ifcase":
@@ -165,6 +168,8 @@ def check_filter(
     names = {each.lower(): each for each in audiences} if audiences is not None else None
     for root in statement_expressions(statement):
         for node in walk(root):
+            if found.full():
+                break
             if isinstance(node, Call) and node.name not in extra:
                 found.errors(call_problems(node))
             elif isinstance(node, Include) and names is not None and node.name.lower() not in names:
@@ -186,6 +191,8 @@ def check_query(query: Query, source: str) -> list[Diagnostic]:
     found = _Findings(source)
     for root in statement_expressions(query):
         for node in walk(root):
+            if found.full():
+                break
             if isinstance(node, Call):
                 found.errors(call_problems(node))
             elif isinstance(node, Include):
@@ -333,6 +340,10 @@ class _Findings:
         self._source = source
         self._found: dict[tuple[int, str], Diagnostic] = {}
 
+    def full(self) -> bool:
+        """Tells that enough was found: looking for hints costs time."""
+        return len(self._found) >= MAX_DIAGNOSTICS
+
     def error(self, at: int, message: str, hint: str = "") -> None:
         self._add(at, message, hint, "error")
 
@@ -347,5 +358,5 @@ class _Findings:
         return [self._found[key] for key in sorted(self._found)]
 
     def _add(self, at: int, message: str, hint: str, severity: L["error", "warning"]) -> None:
-        if len(self._found) < 200:
+        if not self.full():
             self._found.setdefault((at, message), diagnostic(self._source, at, message, hint=hint, severity=severity))

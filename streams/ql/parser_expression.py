@@ -10,7 +10,7 @@ import re
 from typing import NoReturn, cast
 
 from streams.ql import checker
-from streams.ql.limits import MAX_DEPTH
+from streams.ql.limits import MAX_DEPTH, MAX_DIAGNOSTICS
 from streams.ql.nodes import (
     Array,
     Between,
@@ -258,7 +258,8 @@ class ExpressionParser(Cursor):
         before = len(self.diagnostics)
         arguments = self.items(")", newlines=False)
         call = Call(token.key, tuple(arguments), token.at)
-        if len(self.diagnostics) == before and token.key not in self.extra_functions:
+        full = len(self.diagnostics) >= MAX_DIAGNOSTICS
+        if len(self.diagnostics) == before and not full and token.key not in self.extra_functions:
             for problem in checker.call_problems(call):
                 self.note(*problem)
         return call

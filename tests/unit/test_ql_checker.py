@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from streams.merge import allowed_operators
 from streams.ql.checker import CAST_TYPES, MERGE_OPERATORS, check_filter, check_query
-from streams.ql.errors import Diagnostic
+from streams.ql.errors import Diagnostic, QueryError
 from streams.ql.fingerprint import fingerprint
 from streams.ql.functions import FUNCTIONS
 from streams.ql.jsonform import from_json, to_json
@@ -86,6 +88,21 @@ def test_an_unknown_audience_is_an_error() -> None:
     assert in_filter("FILTER INCLUDE nobody", None) == []
 
 
+def test_a_flood_of_unknown_names_is_answered_soon() -> None:
+    text = "FILTER AND (" + ", ".join(f"field_{number}" for number in range(8000)) + ")"
+    kinds = {f"other_{number}": "int" for number in range(2000)}
+    started = time.process_time()
+
+    found = check_filter(parse_filter(text), text, kinds=kinds, audiences=None)
+
+    assert len(found) == 50
+    assert time.process_time() - started < 10
+    with pytest.raises(QueryError) as caught:
+        parse_filter("FILTER AND (" + "tostrng(a), " * 8000 + ")")
+    assert len(caught.value.diagnostics) == 50
+    assert time.process_time() - started < 20
+
+
 def test_without_known_fields_names_are_not_checked() -> None:
     text = "FILTER anything > 5"
 
@@ -105,6 +122,7 @@ def test_a_tree_from_json_is_checked_too() -> None:
     [
         "count(x) AS n",
         "count(x) AS n MERGEOP count",
+        "count(*) AS n",
         "count(x) AS n MERGEOP sum",
         "sum(toint(x)) AS n MERGEOP sum",
         "set(x) AS n MERGEOP merge",

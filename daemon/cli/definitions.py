@@ -184,7 +184,7 @@ def rule_delete(rule_id: int, as_json: bool, **where: Any) -> None:
 def stream_list(as_json: bool, **where: Any) -> None:
     """Lists the streams that events came in on."""
     rows = client_of(**where).call("GET", "/v2/stream")
-    columns = ("name", "events", "duplicates", "rejects", "first_at", "last_at")
+    columns = ("stream", "events", "duplicates", "rejects", "first", "last")
     show_rows(rows, columns, as_json=as_json, title="streams")
 
 
@@ -199,7 +199,7 @@ def stream_show(name: str, as_json: bool, **where: Any) -> None:
     if as_json:
         show_json({**stream, "fields": fields})
         return
-    show_facts({key: value for key, value in stream.items() if key != "fields"}, as_json=False)
+    show_facts({key: value for key, value in stream.items() if key not in ("fields", "recent_events")}, as_json=False)
     click.echo()
     show_rows(fields, tuple(fields[0]) if fields else (), as_json=False, title="fields seen")
 
@@ -297,7 +297,8 @@ def status(count: bool, as_json: bool, **where: Any) -> None:
 def subscription_list(as_json: bool, **where: Any) -> None:
     """Lists the subscriptions with their lag."""
     rows = client_of(**where).call("GET", "/v2/subscription")
-    show_rows(rows, tuple(key for key in (rows[0] if rows else ())), as_json=as_json, title="subscriptions")
+    columns = ("id", "job_id", "audiences", "events", "position", "lag_triggers", "lag_seconds", "backfilling", "acked")
+    show_rows(rows, columns, as_json=as_json, title="subscriptions")
 
 
 @click.command("show")

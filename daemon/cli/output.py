@@ -58,7 +58,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_j
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
-    _console().print(table)
+    _print(table)
 
 
 def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def show_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
     for key, value in facts.items():
         if key not in long:
             table.add_row(key, cell(value))
-    _console().print(table)
+    _print(table)
     for key, value in long.items():
         click.echo(f"\n{key}:\n{value}")
 
@@ -91,7 +91,14 @@ def cell(value: object) -> str:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _console() -> Console:
-    # Without a terminal the lines are as long as they are: a program that reads them must not get them folded.
+def _print(table: Table) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=10_000)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # For a program the lines are as long as they are, neither folded nor padded.
+    wide = Console(highlight=False, markup=False, emoji=False, width=100_000)
+    with wide.capture() as capture:
+        wide.print(table)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())

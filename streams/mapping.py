@@ -53,16 +53,14 @@ class Mapped(NamedTuple):
     refused: tuple[Refusal, ...] = ()
 
 
-class _Column(NamedTuple):
-    name: str
-    ready: type | None  # values of exactly this type are taken as they are
-    coerce: Coerce
-    rank: int  # -1: no key
+#: A column as it is mapped: name; the type whose values are taken as they are; to its kind; rank, -1 for no key. A
+#: plain tuple: the interpreter takes it apart faster than a named one.
+_Column: TypeAlias = tuple[str, type | None, Coerce, int]
 
 
 class _Plan(NamedTuple):
     run: Callable[[Mapping[str, Any], datetime], list[tuple[int, Value]] | None]
-    columns: tuple[tuple[str, type | None, Coerce, int], ...]  # each a _Column
+    columns: tuple[_Column, ...]
 
 
 class Mapper:
@@ -155,9 +153,7 @@ def unusable(text: str) -> str | None:
 
 
 def _plan(schema: Schema, query: Query) -> _Plan:
-    # Plain tuples: the interpreter unpacks them faster than named ones.
-    columns = tuple(tuple(_column(schema, query, column)) for column in query.columns)
-    return _Plan(compile_query(query).run, columns)
+    return _Plan(compile_query(query).run, tuple(_column(schema, query, column) for column in query.columns))
 
 
 def _column(schema: Schema, query: Query, column: Column) -> _Column:
@@ -165,16 +161,16 @@ def _column(schema: Schema, query: Query, column: Column) -> _Column:
     kind = Kind(field.kind)
     if column.name in query.by:
         coerce = _SINGLE_KEYS[kind] if field.single else _strings_key
-        return _Column(column.name, None, coerce, field.rank or 0)
+        return column.name, None, coerce, field.rank or 0
     if field.merge_op == "count":
-        return _Column(column.name, None, _one, -1)
+        return column.name, None, _one, -1
     ready = _READY.get(kind)
     made_by = column.expr.name if isinstance(column.expr, Call) else None
     if made_by == "set" and kind in SETS:
         ready = list
     elif made_by == "valuect" and kind in {Kind.MAP_INT, Kind.MAP_INTSUM}:
         ready = dict
-    return _Column(column.name, ready, coercer(kind), -1)
+    return column.name, ready, coercer(kind), -1
 
 
 #: Compiled queries give no nil values, so these need no second look.

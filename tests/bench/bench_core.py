@@ -56,7 +56,7 @@ def main(events: int = 100_000, customers: int = 20_000) -> None:
     queries = parse_queries(QUERY)
     schema = build_schema(queries)
     mapper = Mapper(schema, queries)
-    filters = {number: each for number, each in enumerate(parse_filters(FILTERS), 1)}
+    filters = dict(enumerate(parse_filters(FILTERS), 1))
     named = {each.alias: each.where for each in filters.values()}
     audiences = AudienceSet(
         {
@@ -112,9 +112,6 @@ def main(events: int = 100_000, customers: int = 20_000) -> None:
                 for key in resolution.attach:
                     owners[key] = resolution.profile
                 resolved.append(resolution)
-                if resolution.attach:  # apply at once, as ingest does: keys must be there for the next
-                    resolution.profile.keys.setdefault("_", [])
-                    del resolution.profile.keys["_"]
             t3 = clock()
             masks = [
                 each.profile.apply(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -68,7 +69,10 @@ def demo(data_dir: Path, data: Path, definitions: Path, live_seconds: float, exi
 
 
 def _tell(address: str, token: str, folder: Path) -> None:
+    from daemon.demo.stage import program
+
     where = f"--data-dir {folder}"
+    cohortd = _command(Path(program()[0]))
     click.echo(
         f"""
 The daemon goes on running.
@@ -77,11 +81,18 @@ The daemon goes on running.
   log      {folder}/daemon.log
 
 Try:
-  cohortd audience list {where}
-  cohortd explain regulars customer_id 00003 {where}
+  {cohortd} audience list {where}
+  {cohortd} explain regulars customer_id 00003 {where}
   curl -H "Authorization: {token}" {address}/collect/json/purchases \\
        -d '{{"customer_id": "00003", "purchased_at": "now", "cds": 2, "dollars": 25.5}}'
 
 End it:
-  cohortd demo --stop{f" {where}" if folder != Path("var/demo") else ""}"""
+  {cohortd} demo --stop{f" {where}" if folder != Path("var/demo") else ""}"""
     )
+
+
+def _command(path: Path) -> str:
+    """How to call this program from here: by its name where that finds it, else by its path."""
+    if shutil.which("cohortd") == str(path):
+        return "cohortd"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

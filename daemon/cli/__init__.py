@@ -98,6 +98,9 @@ COMMANDS: dict[str, Entry] = {
         "daemon.cli.definitions:query_validate",
         "Checks LQL and changes nothing; exit status 1 when it would be refused.",
     ),
+    "replay": Entry(
+        "daemon.cli.replay:replay", "Rebuilds profiles and memberships from the log, and compares them with the state."
+    ),
     "restore": Entry("daemon.cli.backup:restore", "Puts a verified backup into a data directory."),
     "rule delete": Entry("daemon.cli.definitions:rule_delete", "Deletes a routing rule."),
     "rule list": Entry(

@@ -22,7 +22,7 @@ from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
-from daemon.ingest.unit import Head, Unit
+from daemon.ingest.unit import Cause, Head, Unit
 from daemon.store import definitions as store
 from daemon.store import memberships, profiles
 from daemon.store.database import Database
@@ -115,13 +115,14 @@ class PageReader:
 
 
 async def evaluate_page(
-    unit: Unit, group: Group, page: _Range, definitions: Definitions, evaluator: Evaluator, cache: Cache
-) -> None:
+    unit: Unit, group: Group, page: _Range, definitions: Definitions, evaluator: Evaluator, cache: Cache,
+    cause: Cause = "definition",
+) -> None:  # fmt: skip
     """Evaluates a group's audiences for a page of profiles and moves the passes on; without a page they end."""
     unit.scanned = True
     last = group.upto if page is None else page[0]
     if page is not None and group.audiences:
-        await _Scan(unit, group.audiences, definitions, evaluator, cache).run(page)
+        await _Scan(unit, group.audiences, definitions, evaluator, cache, cause).run(page)
     for number in group.deleted:
         unit.bundle.work.append(
             partial(memberships.purge, audience=number, after=group.after, upto=last)
@@ -148,9 +149,11 @@ class _Scan:
     """One page: profiles of the cache by their entries, all others by the few fields that the audiences read."""
 
     def __init__(
-        self, unit: Unit, numbers: Sequence[int], definitions: Definitions, evaluator: Evaluator, cache: Cache
-    ) -> None:
+        self, unit: Unit, numbers: Sequence[int], definitions: Definitions, evaluator: Evaluator, cache: Cache,
+        cause: Cause,
+    ) -> None:  # fmt: skip
         self._unit = unit
+        self._cause: Cause = cause
         self._definitions = definitions
         self._evaluator = evaluator
         self._cache = cache
@@ -193,10 +196,10 @@ class _Scan:
             entry = entry_of(self._definitions, row)
         else:
             entry.unit = self._unit.number
-        self._evaluator.some(self._unit, entry, self._numbers, "definition")
+        self._evaluator.some(self._unit, entry, self._numbers, self._cause)
         for number in self._refused:
             if entry.members >> number & 1:
-                self._unit.move(entry, number, "definition")
+                self._unit.move(entry, number, self._cause)
 
     def _fast(
         self, rows: Sequence[Sequence[Any]], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
@@ -241,10 +244,10 @@ class _Scan:
         for number, each in self._filters:
             if moved >> number & 1:
                 until_us = self._until(each, values) if matched >> number & 1 and each.time_dependent else None
-                self._unit.turn(profile_id, number, known.get(number), "definition", until_us=until_us)
+                self._unit.turn(profile_id, number, known.get(number), self._cause, until_us=until_us)
         for number in self._refused:
             if members >> number & 1:
-                self._unit.turn(profile_id, number, known.get(number), "definition")
+                self._unit.turn(profile_id, number, known.get(number), self._cause)
 
     def _until(self, each: CompiledFilter, values: Mapping[str, Any]) -> int | None:
         at = each.boundary(values, self._unit.now)

@@ -32,6 +32,7 @@ class Evaluator:
         self.timed: frozenset[int] = frozenset(self._set.timed)
         #: All audiences that can be evaluated.
         self.numbers: tuple[int, ...] = tuple(sorted(self._set.audiences))
+        self.known: frozenset[int] = frozenset(self._set.audiences)
 
     def after_change(self, unit: Unit, entry: Entry, changed: int) -> None:
         """Moves the memberships that a change of fields (bits) moves, and the profile's timer."""

@@ -175,9 +175,10 @@ class Pipeline:
 
     # --- what others ask
 
-    def wake(self) -> None:
-        """Says that events were appended, or that the clock was set."""
-        self._fresh["realtime"] = self._fresh["bulk"] = True
+    def wake(self, lane: Lane | None = None) -> None:
+        """Says that events were appended to a lane, or to whichever; or that the clock was set."""
+        for each in LANES if lane is None else (lane,):
+            self._fresh[each] = True
         self._wake.set()
 
     def lag(self) -> dict[str, int]:

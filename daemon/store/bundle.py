@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -105,6 +105,12 @@ def write(db: sqlite3.Connection, bundle: Bundle) -> None:
         history.extend(db, sequence, body)
     for decision in bundle.history:
         history.append(db, *decision)
+
+
+def set_cursors(db: sqlite3.Connection, cursors: Mapping[str, int]) -> None:
+    """Sets the cursors of a state that was made otherwise than by following the log."""
+    for lane, to in cursors.items():
+        db.execute("UPDATE lane_cursor SET position = ? WHERE lane = ?", (to, lane))
 
 
 class Position(NamedTuple):

@@ -40,8 +40,7 @@ GROUP_EVENTS = 1024
 #: How often counts, fields and refusals are written, the disk is looked at, and a log that failed is tried, in seconds.
 WATCH_S = 1.0
 
-#: How often retention runs, in seconds, and how much one transaction of it deletes.
-RETENTION_S = 300.0
+#: How much one transaction of retention deletes.
 RETENTION_ROWS = 2000
 
 #: How long a sender waits before it tries again, in seconds.
@@ -111,7 +110,7 @@ class Collector:
         *,
         rules: Callable[[], Sequence[Rule]],
         cursors: Callable[[], Mapping[Lane, int]],
-        wake: Callable[[], None],
+        wake: Callable[[Lane], None],
     ) -> None:
         self._database = database
         self._settings = settings
@@ -139,12 +138,12 @@ class Collector:
         *,
         rules: Callable[[], Sequence[Rule]],
         cursors: Callable[[], Mapping[Lane, int]],
-        wake: Callable[[], None],
+        wake: Callable[[Lane], None],
     ) -> AsyncIterator[Collector]:
         """Serves until left; then what was taken is committed, and what comes is refused.
 
         rules: those that hold now. cursors: the position up to which ingest is done with each lane, durably.
-        wake: called after each commit of events.
+        wake: called with the lane after each commit of events.
         """
         heads = await database.read(event_log.heads)
         known = await database.read(lambda db: stream_store.known(db, _KNOWN_FIELDS))
@@ -341,7 +340,7 @@ class Collector:
         if repeated:
             _DUPLICATES.labels(lane.name).inc(repeated)
         if stored:
-            self._wake()
+            self._wake(lane.name)
 
     @staticmethod
     def _settle(group: list[_Waiting], error: NotAcceptedError) -> None:
@@ -376,6 +375,8 @@ class Collector:
             except (sqlite3.Error, OSError) as error:
                 if self._failed is None:
                     self._fail(error)
+            except Exception:  # noqa: BLE001  (a defect in what is noted for people must not stop collection)
+                log.get().exception("log_watch_failed")
 
     async def _look(self) -> None:
         if await self._room_bytes() < self._reserve.size_bytes:
@@ -387,7 +388,7 @@ class Collector:
         await self.flush()
         if not self._reserve.held:
             await anyio.to_thread.run_sync(self._reserve.take)
-        if time.monotonic() - self._retained_at >= RETENTION_S:
+        if time.monotonic() - self._retained_at >= self._settings.retention.sweep_s:
             self._retained_at = time.monotonic()
             await self._retain()
 

@@ -1,0 +1,360 @@
+"""The log and the history again, into a fresh state (P10): what comes out must be what the live state says.
+
+Decisions are taken in the order of the history: batches of events lane by lane, definitions, erasures. Nothing is
+delivered: the fresh state has no jobs. Profiles are then compared by their keys, memberships at the moment for which
+the live state holds them: now, or just before a timer of theirs that is due and has not been worked off.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from daemon import clock
+from daemon.ingest.audience_pass import END, STEP_PROFILES, Group, evaluate_page
+from daemon.ingest.batch import Batch, fetch
+from daemon.ingest.cache import Cache
+from daemon.ingest.commands import erase_profile
+from daemon.ingest.definitions import Definitions, build
+from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.slices import Slices
+from daemon.ingest.unit import Head, Lane, Unit
+from daemon.store import bundle, event_reader, history, memberships, profiles
+from daemon.store import definitions as store
+from daemon.store import events as event_log
+from daemon.store.database import Database
+from daemon.store.definitions import AudienceRow, Pass, QueryRow
+from daemon.store.migrate import migrate
+from streams.identity import Limits
+from streams.mapping import Key
+from streams.profile import load
+
+#: Events of one step, decisions of one read, and profiles compared at a time.
+STEP_EVENTS: Final = 8192
+STEP_BYTES: Final = 8 * 1024 * 1024
+STEP_DECISIONS: Final = 256
+#: Differences that are told in words.
+TOLD: Final = 100
+#: Profiles and bytes in memory.
+CACHED_PROFILES: Final = 50_000
+CACHE_BYTES: Final = 192 * 1024 * 1024
+
+#: Called with the events done and all of them.
+Progress = Callable[[int, int], None]
+
+
+class ReplayError(Exception):
+    """A replay that cannot be made; the message says why."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What a replay found. `complete`: the log still had every event of the history.
+
+    `differences` are told in words, the first hundred of `differing`.
+    """
+
+    events: int = 0
+    decisions: int = 0
+    profiles: int = 0
+    memberships: int = 0
+    complete: bool = True
+    differing: int = 0
+    differences: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Says whether the live state came out again."""
+        return self.complete and not self.differing
+
+    def differ(self, told: str) -> None:
+        """Notes a difference."""
+        self.differing += 1
+        if len(self.differences) < TOLD:
+            self.differences.append(told)
+
+
+async def replay(events_path: Path, state_path: Path, into_path: Path, progress: Progress | None = None) -> Report:
+    """Rebuilds the state in the new file `into_path`, and compares it with the live one as of the same positions.
+
+    A daemon may run meanwhile. Raises ReplayError when `into_path` exists, or a file is not of this version.
+    """
+    if into_path.exists():
+        raise ReplayError(f"{into_path} exists: a replay makes a new file")
+    async with (
+        _opened(events_path, "events") as events,
+        _opened(state_path, "state") as live,
+        Database.open(into_path, prepare=partial(migrate, database="state")) as into,
+    ):
+        # What the daemon does meanwhile is replayed too; the last stretch and the comparison are of one moment.
+        player = _Player(events, live, into, progress or (lambda _done, _all: None))
+        await player.open()
+        until = await live.read(_last_decision)
+        await player.play(until)
+        async with _held(live_path=state_path) as moment:
+            await player.play(_last_decision(moment))
+            await player.compare(moment)
+        return player.report
+
+
+@asynccontextmanager
+async def _opened(path: Path, name: str) -> AsyncIterator[Database]:
+    if not path.is_file():
+        raise ReplayError(f"there is no {path}")
+
+    def check(db: sqlite3.Connection) -> None:
+        migrate(db, "events" if name == "events" else "state")
+
+    async with Database.open(path, prepare=check) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _held(live_path: Path) -> AsyncIterator[sqlite3.Connection]:
+    """The live state as of one moment."""
+    db = sqlite3.connect(live_path, isolation_level=None)
+    try:
+        db.execute("PRAGMA query_only = ON")
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM lane_cursor").fetchone()
+        yield db
+    finally:
+        db.close()
+
+
+def _last_decision(db: sqlite3.Connection) -> tuple[int, dict[Lane, int]]:
+    row = db.execute(history.LAST).fetchone()
+    cursors: dict[Lane, int] = dict(db.execute("SELECT lane, position FROM lane_cursor").fetchall())
+    return (0 if row is None else row[0]), cursors
+
+
+class _Player:
+    """Plays decisions into the fresh state. Audiences are only kept in mind; they are evaluated at the end."""
+
+    def __init__(self, events: Database, live: Database, into: Database, progress: Progress) -> None:
+        self._events = events
+        self._live = live
+        self._into = into
+        self._progress = progress
+        self._cache = Cache(CACHED_PROFILES, CACHE_BYTES)
+        self._queries: dict[str, QueryRow] = {}
+        self._audiences: dict[int, AudienceRow] = {}
+        self._limits = Limits()
+        self._done = 0  # the last decision that is played whole; a batch may have grown since
+        self._unit = 0
+        self._all_events = 0
+        self._head: Head
+        self._definitions: Definitions
+        self.report = Report()
+
+    async def open(self) -> None:
+        """Begins at the beginning."""
+        self._head = Head.at(await self._into.read(bundle.position), [])
+        self._definitions = await build([], [], [])
+        firsts = await self._events.read(event_reader.firsts)
+        cursors = await self._live.read(lambda db: _last_decision(db)[1])
+        self._all_events = sum(cursors.values())
+        self.report.complete = all(first is None or first == 1 for first in firsts) and all(
+            first is not None or not cursors[lane] for first, lane in zip(firsts, event_log.LANES, strict=True)
+        )
+
+    async def play(self, until: tuple[int, dict[Lane, int]]) -> None:
+        """Plays all decisions up to a moment of the live state, given by its last decision and its cursors."""
+        last, cursors = until
+        after = max(0, self._done - 1)
+        while after < last:
+            decisions = await self._live.read(partial(history.page, after=after, limit=STEP_DECISIONS))
+            if not decisions:
+                raise ReplayError("the history has a gap")
+            for decision in decisions:
+                if decision.sequence > last:
+                    break
+                if decision.kind == "batch":
+                    lane: Lane = decision.body["lane"]
+                    await self._batch(lane, min(decision.body["upto"], cursors[lane]))
+                elif decision.sequence > self._done:
+                    await self._decide(decision.kind, decision.body)
+                self._done = decision.sequence
+            after = decisions[-1].sequence
+        self.report.decisions = self._done
+
+    async def _batch(self, lane: Lane, upto: int) -> None:
+        while self._head.cursors[lane] < upto:
+            read = partial(
+                event_reader.read, lane=lane, after=self._head.cursors[lane], upto=upto,
+                max_events=STEP_EVENTS, max_bytes=STEP_BYTES,
+            )  # fmt: skip
+            pages = await self._events.read(read)
+            if not pages:
+                self._head.cursors[lane] = upto  # what is missing has been told by `complete`
+                return
+            unit = self._next()
+            batch = Batch(
+                unit, self._definitions, Evaluator(self._definitions), self._cache, self._into, self._limits
+            )
+            await batch.take(lane, pages, lambda: False)
+            unit.bundle.cursor = None
+            unit.bundle.history.clear()
+            unit.bundle.history_extended = None
+            await self._write(unit)
+            self.report.events += unit.events
+            self._progress(self.report.events, max(self._all_events, self.report.events))
+
+    async def _decide(self, kind: str, body: dict[str, Any]) -> None:
+        match kind:
+            case "query":
+                self._queries[body["alias"]] = QueryRow(**body)
+                await self._redefine()
+            case "query_deleted":
+                del self._queries[body["alias"]]
+                await self._redefine()
+            case "audience":
+                self._audiences[body["number"]] = AudienceRow(**body)
+            case "audience_deleted":
+                del self._audiences[body["number"]]
+            case "identity":
+                self._limits = Limits(keys=body["keys"])
+            case "erase":
+                await self._erase([(field, value) for field, value in body.get("keys", [])])
+            case _:
+                pass  # rules hold before the log
+
+    async def _redefine(self) -> None:
+        rows = sorted(self._queries.values(), key=lambda row: (row.created_us, row.alias))
+        before = self._definitions.schema
+        self._definitions = await build(rows, [], [], self._definitions)
+        if self._definitions.schema is not before:
+            while self._cache.empty(1024):
+                pass
+
+    async def _erase(self, keys: Sequence[Key]) -> None:
+        await fetch(self._into, self._cache, self._definitions, keys, Slices())
+        for key in keys:
+            profile = self._cache.by_key.get(key)
+            if profile is not None:
+                unit = self._next()
+                await erase_profile(unit, self._definitions, self._cache, profile.id)
+                unit.bundle.history.clear()
+                await self._write(unit)
+
+    def _next(self) -> Unit:
+        self._unit += 1
+        return Unit(self._unit, self._head, clock.now_us())
+
+    async def _write(self, unit: Unit) -> None:
+        await self._into.write(partial(bundle.write, bundle=unit.bundle))
+        while self._cache.evict(unit.number, 1024):
+            pass
+
+    # --- comparing
+
+    async def compare(self, moment: sqlite3.Connection) -> None:
+        """Evaluates the audiences in the fresh state, and compares it with the live state's moment."""
+        now_us = clock.now_us()
+        while self._cache.empty(1024):
+            pass
+        self._definitions = await build(
+            sorted(self._queries.values(), key=lambda row: (row.created_us, row.alias)),
+            sorted(self._audiences.values()), [], self._definitions,
+        )  # fmt: skip
+        await self._into.write(self._store_definitions)
+        await self._evaluate_all(now_us)
+        comparison = _Comparison(self.report, self._definitions, moment, now_us)
+        await self._into.read(comparison.run)
+
+    def _store_definitions(self, db: sqlite3.Connection) -> None:
+        for query in self._queries.values():
+            store.save_query(db, query)
+        for audience in self._audiences.values():
+            store.save_audience(db, audience)
+        bundle.set_cursors(db, dict(self._head.cursors))
+
+    async def _evaluate_all(self, now_us: int) -> None:
+        self._head.passes = tuple(Pass(number, 0, deleted=False) for number in self._audiences)
+        evaluator = Evaluator(self._definitions)
+        while self._head.passes:
+            group = Group.of(self._head)
+            page = await self._into.read(
+                partial(
+                    profiles.in_range, after=group.after, upto=END, limit=STEP_PROFILES, audiences=group.audiences
+                )
+            )
+            self._unit += 1
+            unit = Unit(self._unit, self._head, now_us)
+            await evaluate_page(unit, group, page, self._definitions, evaluator, self._cache, cause="replay")
+            await self._write(unit)
+
+
+class _Comparison:
+    """Profile by profile: what the live state has against what the replay made."""
+
+    def __init__(self, report: Report, definitions: Definitions, live: sqlite3.Connection, now_us: int) -> None:
+        self._report = report
+        self._definitions = definitions
+        self._evaluator = Evaluator(definitions)
+        self._live = live
+        self._now_us = now_us
+        self._under_way = {each.audience: each.evaluated_to for each in store.passes(live) if not each.deleted}
+        self._slugs = {number: each.slug for number, each in definitions.audiences.items()}
+
+    def run(self, made: sqlite3.Connection) -> None:
+        report = self._report
+        report.unfinished = sorted(self._slugs[number] for number in self._under_way if number in self._slugs)
+        after = 0
+        numbers = sorted(self._slugs)
+        while (page := profiles.in_range(self._live, after, END, STEP_PROFILES, numbers)) is not None:
+            after, texts, timer_text, membership_text = page
+            timers: dict[int, int] = dict(orjson.loads(timer_text))
+            members: dict[int, set[int]] = {}
+            for profile_id, audience, sequence, *_ in orjson.loads(membership_text):
+                if sequence & 1:
+                    members.setdefault(profile_id, set()).add(audience)
+            for text in texts:
+                for profile_id, body in orjson.loads(text):
+                    self._compare(made, profile_id, body, timers.get(profile_id), members.get(profile_id, set()))
+        ours, theirs = profiles.count(made), profiles.count(self._live)
+        if ours != theirs:
+            report.differ(f"the replay has {ours} profiles, the live state {theirs}")
+
+    def _compare(
+        self, made: sqlite3.Connection, profile_id: int, body: dict[str, Any], due_us: int | None, members: set[int]
+    ) -> None:
+        report = self._report
+        report.profiles += 1
+        keys = [(name, value) for name, values in body["k"].items() for value in values]
+        owners = {profiles.find(made, name, value) for name, value in keys}
+        owner = owners.pop() if len(owners) == 1 else None
+        again = None if owner is None else profiles.read(made, owner)
+        if owner is None or again is None:
+            report.differ(f"profile {profile_id}: its keys belong to nobody, or to several, in the replay")
+            return
+        rebuilt = orjson.loads(again)
+        for part in sorted(body.keys() | rebuilt.keys()):
+            if body.get(part) != rebuilt.get(part):
+                report.differ(f"profile {profile_id}: {part!r} differs")
+                return
+        again_members = {each.audience for each in memberships.of_profile(made, owner) if each.member}
+        report.memberships += len(members)
+        doubtful = members ^ again_members
+        if doubtful and due_us is not None and due_us <= self._now_us:
+            # Its timer is due and not worked off: the live state holds for the moment before.
+            profile = self._evaluator.at(load(self._definitions.schema, profile_id, rebuilt), due_us - 1)
+            numbers = sorted(doubtful & self._evaluator.known)
+            matched = self._evaluator.matched(profile, numbers, clock.from_us(due_us - 1))
+            doubtful = {number for number in doubtful if (number in members) != bool(matched >> number & 1)}
+        for number in sorted(doubtful):
+            if profile_id > self._under_way.get(number, END):
+                continue
+            live, replayed = number in members, number not in members
+            report.differ(
+                f"profile {profile_id}: {'in' if live else 'not in'} {self._slugs[number]}, "
+                f"the replay says {'in' if replayed else 'not in'}"
+            )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import orjson
 import pytest
 
@@ -217,6 +218,68 @@ async def _start_cohortd(
         finally:
             if cohortd.process is not None and cohortd.process.returncode is None:
                 await cohortd.kill()
+
+
+class Receiver:
+    """A webhook receiver: `messages` in the order of their coming, `status` what it answers."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.requests: list[aiohttp.web.BaseRequest] = []
+        self.status = 200
+        self.address = ""
+        self._grown = asyncio.Event()
+
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        """(slug, enter or exit) of every trigger that came."""
+        found = (each["data"]["segment_events"] for each in self.messages)
+        return [(event["slug"], event["event"]) for events in found for event in events]
+
+    @property
+    def trigger_ids(self) -> list[int]:
+        found = (each["data"]["segment_events"] for each in self.messages)
+        return [int(event["trigger_id"]) for events in found for event in events]
+
+    async def until(self, holds: Any) -> None:
+        """Waits until `holds(self)` after some message; fails after 20 s, with what came."""
+        try:
+            async with asyncio.timeout(20):
+                while not holds(self):
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            pytest.fail(f"waited in vain; these came: {self.events}, {len(self.requests)} requests")
+
+    async def _answer(self, request: aiohttp.web.BaseRequest) -> aiohttp.web.Response:
+        content = orjson.loads(await request.read())
+        self.requests.append(request)
+        if self.status < 300:
+            self.messages += content if isinstance(content, list) else [content]
+        self._grown.set()
+        return aiohttp.web.Response(status=self.status)
+
+
+@asynccontextmanager
+async def _open_receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    runner = aiohttp.web.ServerRunner(aiohttp.web.Server(receiver._answer), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+        receiver.address = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+def open_receiver() -> Any:
+    """`async with open_receiver() as receiver`: a webhook receiver at `receiver.address`.
+
+    `await receiver.until(lambda it: len(it.messages) == 3)`; `receiver.events`, `receiver.status`.
+    """
+    return _open_receiver
 
 
 @pytest.fixture

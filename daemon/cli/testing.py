@@ -1,7 +1,7 @@
 """`cohortd filter test`, `expr test` and `query test`: a JSON object a line in, one a line out.
 
-They need no daemon and no data directory. A line is answered before the next is read, so a program can talk to them.
-The status is 0 when every line was answered, also where an answer holds an error.
+They need no daemon and no data directory; a line without "now" takes the clock's. A line is answered before the next
+is read, so a program can talk to them. The status is 0 when every line was answered, also where an answer holds an error.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 import orjson
+
+from daemon import clock
 
 #: 64-bit integers pass orjson whole; larger ones must not turn into floats on the way.
 Row = Callable[[dict[str, Any]], dict[str, Any]]
@@ -30,7 +32,7 @@ def expr_test() -> None:
     """Evaluate {"expr", "data", "kinds", "now"} lines."""
     from streams.ql.rows import expr_row
 
-    _answer(expr_row, {"value": None, "kind": None, "ok": False})
+    _answer(expr_row, {"value": None, "kind": "nil", "ok": False})
 
 
 @click.command()
@@ -48,7 +50,11 @@ def _answer(row: Row, refused: dict[str, Any]) -> None:
             continue
         try:
             given = orjson.loads(line)
-            answer = row(given) if isinstance(given, dict) else refused | {"error": "each line is a JSON object"}
+            if isinstance(given, dict):
+                given.setdefault("now", clock.now().isoformat())
+                answer = row(given)
+            else:
+                answer = refused | {"error": "each line is a JSON object"}
             written = orjson.dumps(answer)
         except orjson.JSONDecodeError as error:
             written = orjson.dumps(refused | {"error": f"not JSON: {error}"})

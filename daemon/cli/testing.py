@@ -1,7 +1,8 @@
 """`cohortd filter test`, `expr test` and `query test`: a JSON object a line in, one a line out.
 
 They need no daemon and no data directory; a line without "now" takes the clock's. A line is answered before the next
-is read, so a program can talk to them. The status is 0 when every line was answered, also where an answer holds an error.
+is read, so a program can talk to them. The status is 0 when every line was answered, also where an answer holds an
+error.
 """
 
 from __future__ import annotations

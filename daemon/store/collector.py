@@ -74,14 +74,16 @@ class NotAcceptedError(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
-class _Waiting:
-    """Events that wait for their transaction, and who waits for them."""
+class _Waiting(Batch):
+    """Events that wait for their transaction, where they go, and who waits for them."""
 
-    __slots__ = ("batch", "counts", "done", "events", "size")
+    __slots__ = ("done", "events", "size", "stream", "streams")
 
-    def __init__(self, done: asyncio.Future[int]) -> None:
-        self.batch = Batch()
-        self.counts: dict[str, int] = {}
+    def __init__(self, stream: str, done: asyncio.Future[int]) -> None:
+        super().__init__()
+        self.stream = stream
+        #: Events by stream, where rules have moved some.
+        self.streams: dict[str, int] | None = None
         self.events = 0
         self.size = 0
         self.done = done
@@ -97,6 +99,9 @@ class _LaneState:
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
+        self.stored = _EVENTS.labels(name)
+        self.repeated = _DUPLICATES.labels(name)
+        self.commits = _COMMITS.labels(name)
 
 
 class Collector:
@@ -112,6 +117,7 @@ class Collector:
         cursors: Callable[[], Mapping[Lane, int]],
         wake: Callable[[Lane], None],
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._database = database
         self._settings = settings
         self._rules = rules
@@ -195,25 +201,22 @@ class Collector:
         if state.size > self._settings.collect.waiting_bytes:
             raise NotAcceptedError("too much waits for the disk; send it again later", behind=True, retry_after_s=1)
         routes = self._current_routes()
-        routed = routes.touches(stream)
-        waiting = _Waiting(asyncio.get_running_loop().create_future())
-        flat, counts, shape, size = waiting.batch.flat, waiting.counts, self._seen.shape, 0
-        known: set[str] = set()
-        for event_us, event_id, body, data in events:
-            target = routes.route(stream, data, clock.from_us(event_us)) if routed else stream
-            if target not in known:
-                self._new_stream(target)
-                known.add(target)
-                counts[target] = 0
-            flat += (received_us, target, event_us, event_id, body)
-            if event_id is not None:
-                waiting.batch.keyed = True
-            counts[target] += 1
-            size += len(body)
-            shape(target, data)
+        waiting = _Waiting(stream, self._loop.create_future())
+        if routes and routes.touches(stream):
+            self._routed(waiting, routes, events, received_us)
+        else:
+            if stream not in self._seen:
+                self._new_stream(stream)
+            flat, shape, size = waiting.flat, self._seen.shape, 0
+            for event_us, event_id, body, data in events:
+                flat += (received_us, stream, event_us, event_id, body)
+                if event_id is not None:
+                    waiting.keyed = True
+                size += len(body)
+                shape(stream, data)
+            waiting.size = size
         waiting.events = len(events)
-        waiting.size = size
-        state.size += size
+        state.size += waiting.size
         state.waiting.append(waiting)
         state.idle.clear()
         state.wake.set()
@@ -253,6 +256,18 @@ class Collector:
         size = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
         reusable = await self._database.read(event_log.free_bytes)
         return {"events_bytes": size, "reusable_bytes": reusable, "disk_free_bytes": self._reserve.room_bytes()}
+
+    def _routed(self, waiting: _Waiting, routes: Routes, events: Sequence[Event], received_us: int) -> None:
+        waiting.streams = {}
+        for event_us, event_id, body, data in events:
+            stream = routes.route(waiting.stream, data, clock.from_us(event_us))
+            if stream not in self._seen:
+                self._new_stream(stream)
+            waiting.flat += (received_us, stream, event_us, event_id, body)
+            waiting.keyed = waiting.keyed or event_id is not None
+            waiting.size += len(body)
+            waiting.streams[stream] = waiting.streams.get(stream, 0) + 1
+            self._seen.shape(stream, data)
 
     def _current_routes(self) -> Routes:
         rules = self._rules()
@@ -308,11 +323,10 @@ class Collector:
                 lane.size -= sum(each.size for each in group)
 
     async def _commit(self, lane: _LaneState, group: list[_Waiting]) -> None:
-        batches = [each.batch for each in group]
         forgotten_us = clock.now_us() - int(self._settings.collect.dedup_days * _DAY_US)
         try:
             appended: Appended = await self._database.write(
-                lambda db: event_log.append(db, lane.name, batches, forgotten_us)
+                lambda db: event_log.append(db, lane.name, group, forgotten_us)
             )
         except asyncio.CancelledError:
             self._settle(group, self._refusal())
@@ -325,20 +339,25 @@ class Collector:
             lane.head = appended.last
         now_us = clock.now_us()
         stored = repeated = 0
+        counts: dict[str, int] = {}
         for each, duplicates in zip(group, appended.duplicates, strict=True):
             stored += each.events - duplicates
-            repeated += duplicates
-            left = duplicates
-            for stream, number in each.counts.items():
-                taken = min(left, number)
-                left -= taken
-                self._seen.count(stream, now_us, events=number - taken, duplicates=taken)
+            if duplicates:
+                repeated += duplicates
+                self._seen.count(each.stream, now_us, duplicates=duplicates)
+            if each.streams is None:
+                counts[each.stream] = counts.get(each.stream, 0) + each.events - duplicates
+            else:
+                for stream, number in each.streams.items():
+                    counts[stream] = counts.get(stream, 0) + number
             if not each.done.done():
                 each.done.set_result(duplicates)
-        _COMMITS.labels(lane.name).inc()
-        _EVENTS.labels(lane.name).inc(stored)
+        for stream, number in counts.items():
+            self._seen.count(stream, now_us, events=number)
+        lane.commits.inc()
+        lane.stored.inc(stored)
         if repeated:
-            _DUPLICATES.labels(lane.name).inc(repeated)
+            lane.repeated.inc(repeated)
         if stored:
             self._wake(lane.name)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 import orjson
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon import clock
 from daemon.settings import Settings
@@ -26,13 +28,21 @@ from daemon.web.collecting import (
     take,
 )
 from daemon.web.envelope import describe
+from daemon.web.ready import Ready
 from daemon.web.services import SERVICES
 from streams.body import is_lines, read_body
-from streams.event import Event, Refusal, RefusedError, Rules, accepted, sample
+from streams.event import Event, Refusal, RefusedError, Rules, accepted, read_event, sample
 
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 JSON = LINES | {"", "application/json", "text/json", "text/plain", "application/octet-stream"}
 FORM = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+
+# The replies to a lone event, by the number of duplicates in it.
+_REPLIES = [
+    b'{"status":200,"message":"success","request_id":"%%s","data":{"message_count":%d,"rejected_count":0,'
+    b'"duplicate_count":%d,"dryrun":false,"filename":null,"errors":[]}}' % (1 - duplicates, duplicates)
+    for duplicates in (0, 1)
+]
 
 _OBJECT = {"type": "object"}
 _EVENTS = {"oneOf": [_OBJECT, {"type": "array", "items": _OBJECT}]}
@@ -58,6 +68,50 @@ async def collect_json(request: web.Request) -> web.StreamResponse:
     What is not accepted is reported by index (or line) and kept among the stream's rejects; the rest is stored. 400
     when the body is no JSON at all, or nothing of it was accepted. Up to 5,000 events are stored all or none.
     """
+    body: bytes | None = None
+    try:
+        if (content := request.content).is_eof() and _is_plain(request):
+            # It came together with its head, as single events do.
+            body = content.read_nowait(-1)
+            done = _append_lone(request, body)
+            if done is not None:
+                return Ready(_REPLIES[await done], request)
+    except (RefusedError, ConnectionError, web.RequestPayloadError, HttpProcessingError):
+        pass  # the way of all other requests has the words for it
+    return await _collect_json(request, body)
+
+
+def _is_plain(request: web.Request) -> bool:
+    headers = request.headers
+    return (
+        headers.get(hdrs.CONTENT_TYPE) == "application/json"
+        and hdrs.CONTENT_ENCODING not in headers
+        and "X-Request-Id" not in headers
+        and "?" not in request.raw_path
+        and request.keep_alive
+    )
+
+
+def _append_lone(request: web.Request, body: bytes) -> asyncio.Future[int] | None:
+    """Appends a body that is one event in a small text; None when it is anything else, or the token is not known."""
+    services = request.app[SERVICES]
+    collect = services.settings.collect
+    if body[:1] != b"{" or len(body) > collect.event_bytes or b"\n" in body:
+        return None
+    header = request.headers.get(hdrs.AUTHORIZATION, "")
+    kind, _, rest = header.partition(" ")
+    token = services.tokens.check(rest if rest and kind.lower() == "bearer" else header)
+    if token is None or not token.allows("data"):
+        return None
+    stream = stream_of(request)
+    collector = services.collector
+    collector.admit("realtime")
+    received_us = clock.now_us()
+    rules = Rules(collect.event_bytes, collect.event_depth, collect.event_keys)
+    return collector.append("realtime", stream, (read_event(body, received_us, rules),), received_us)
+
+
+async def _collect_json(request: web.Request, body: bytes | None) -> web.StreamResponse:
     await auth.require(request, "data", in_query=True)
     collector_of(request).admit("realtime")
     settings = request.app[SERVICES].settings
@@ -65,7 +119,7 @@ async def collect_json(request: web.Request) -> web.StreamResponse:
     kind = content_type_of(request, JSON)
     rules = rules_of(request, settings)
     tally = _tally(request)
-    body = await body_of(request, settings, settings.collect.request_bytes)
+    body = await body_of(request, settings, settings.collect.request_bytes, body)
     lines = kind in LINES or is_lines(body)
     if lines:
         tally.place = "line"

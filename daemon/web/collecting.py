@@ -172,14 +172,15 @@ def content_type_of(request: web.Request, known: Sequence[str] | frozenset[str])
     return kind
 
 
-async def body_of(request: web.Request, settings: Settings, most: int) -> bytes:
-    """Gives the whole body, unpacked: at most `most` bytes (413), and within the body time-out as a whole (408)."""
-    content = request.content
-    if content.is_eof() and content.exception() is None and (request.content_length or 0) <= most:
-        whole = content.read_nowait(-1)  # it came together with its head, as small ones do
-        if len(whole) > most:
-            raise ApiError(413, f"the body has {len(whole)} bytes; at most {most} are accepted")
-        return whole
+async def body_of(request: web.Request, settings: Settings, most: int, read: bytes | None = None) -> bytes:
+    """Gives the whole body, unpacked: at most `most` bytes (413), and within the body time-out as a whole (408).
+
+    read: the body, where it has been read already.
+    """
+    if read is not None:
+        if len(read) > most:
+            raise ApiError(413, f"the body has {len(read)} bytes; at most {most} are accepted")
+        return read
     limit_s = settings.server.body_timeout_s
     try:
         async with asyncio.timeout(limit_s):

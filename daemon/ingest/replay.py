@@ -120,7 +120,8 @@ async def _opened(path: Path, name: str) -> AsyncIterator[Database]:
 @asynccontextmanager
 async def _held(live_path: Path) -> AsyncIterator[sqlite3.Connection]:
     """The live state as of one moment."""
-    db = sqlite3.connect(live_path, isolation_level=None)
+    # Read here and, for the comparison, in the thread of the fresh state; never in both at once.
+    db = sqlite3.connect(live_path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA query_only = ON")
         db.execute("BEGIN")
@@ -330,6 +331,9 @@ class _Comparison:
         report = self._report
         report.profiles += 1
         keys = [(name, value) for name, values in body["k"].items() for value in values]
+        if {profiles.find(self._live, name, value) for name, value in keys} != {profile_id}:
+            report.differ(f"profile {profile_id}: is not found by all of its keys")
+            return
         owners = {profiles.find(made, name, value) for name, value in keys}
         owner = owners.pop() if len(owners) == 1 else None
         again = None if owner is None else profiles.read(made, owner)

@@ -23,6 +23,7 @@ from daemon.store import events as event_log
 from daemon.store.database import Database
 from daemon.store.migrate import migrate
 from streams.identity import Limits
+from streams.profile import load
 
 _numbers = itertools.count()
 
@@ -80,6 +81,41 @@ class Ingest:
             "SELECT a.slug, t.profile_id, t.kind, t.sequence, t.cause FROM trigger t"
             " JOIN audience a ON a.number = t.audience ORDER BY t.id"
         )
+
+
+    async def assert_sound(self) -> None:
+        """Holds P3 and the tables to each other: alternation, no gap, sizes, keys, and who matches now."""
+        definitions = self.pipeline.definitions
+        known = [*definitions.audiences]
+        transitions: dict[tuple[int, int], list[tuple[int, str]]] = {}
+        for profile, audience, sequence, kind in await self.rows(
+            "SELECT profile_id, audience, sequence, kind FROM trigger ORDER BY id"
+        ):
+            transitions.setdefault((profile, audience), []).append((sequence, kind))
+        for each, rows in transitions.items():
+            expected = [(number, "enter" if number % 2 else "exit") for number in range(1, len(rows) + 1)]
+            assert expected == rows, each
+        memberships = await self.rows("SELECT profile_id, audience, sequence, trigger_id FROM membership")
+        for profile, audience, sequence, _ in memberships:
+            assert len(transitions[profile, audience]) == sequence
+        stored = {(profile, audience) for profile, audience, *_ in memberships}
+        for (profile, audience), rows in transitions.items():
+            assert (profile, audience) in stored or audience not in known or rows[-1][1] == "exit"
+        sizes = await self.rows("SELECT number, size FROM audience WHERE deleted_us IS NULL")
+        members = {number: set() for number, _ in sizes}
+        for profile, audience, sequence, _ in memberships:
+            if sequence % 2:
+                members[audience].add(profile)
+        assert {number: len(each) for number, each in members.items()} == dict(sizes)
+        now = clock.now()
+        keys = set()
+        for profile_id, body in await self.rows("SELECT id, body FROM profile"):
+            profile = load(definitions.schema, profile_id, body)
+            profile.expire(definitions.schema, clock.to_us(now))
+            keys |= {(*key, profile_id) for key in profile.all_keys()}
+            verdicts = definitions.audience_set.evaluate(known, profile, now)
+            assert verdicts == [profile_id in members[number] for number in known], (profile_id, body)
+        assert keys == set(await self.rows("SELECT field, value, profile_id FROM identity"))
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -36,15 +35,6 @@ class Wanted:
     audiences: frozenset[int]
     events: Events
 
-    def touched_by(self, audiences: Collection[int]) -> bool:
-        """Tells whether a commit that moved `audiences` may hold a trigger for it."""
-        return not self.audiences.isdisjoint(audiences)
-
-
-def done_up_to(read_to: int, unsettled: Iterable[int]) -> int:
-    """Gives the cursor: everything up to it is done with, when `unsettled` of what was read to `read_to` is not."""
-    return min((each - 1 for each in unsettled), default=read_to)
-
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -52,13 +42,6 @@ class Ahead:
 
     live: frozenset[int] = frozenset()
     backfill: frozenset[int] = frozenset()
-
-    def beyond(self, position: int, profile: int) -> Ahead:
-        """Leaves out what the cursors have passed."""
-        return Ahead(
-            frozenset(each for each in self.live if each > position),
-            frozenset(each for each in self.backfill if each > profile),
-        )
 
     def dump(self) -> str:
         """Gives it as JSON text."""

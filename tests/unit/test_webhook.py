@@ -1,0 +1,144 @@
+"""What a webhook job accepts, which addresses it may reach, and how it signs."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from connectors.files import FilesExportTriggers
+from connectors.sdk.catalog import catalog
+from connectors.sdk.errors import ConfigError
+from connectors.sdk.http import refusal
+from connectors.sdk.run import Network
+from connectors.sdk.secret import Secret
+from connectors.webhook import WebhookTriggers, _signature, _signers
+from daemon.jobs.references import resolve
+
+
+def config(**given):
+    return WebhookTriggers.model_validate({"audiences": ["a"], "url": "https://example.com/hook"} | given)
+
+
+def test_defaults_are_those_that_are_documented():
+    made = config()
+
+    assert (1, 1.0, "both", None, False) == (
+        made.batch_size,
+        made.flush_seconds,
+        made.events,
+        made.user_fields,
+        made.existing_users,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"url": "ftp://example.com"}, "http:// or https://"),
+        ({"url": "/hook"}, "http:// or https://"),
+        ({"url": "http://"}, "http:// or https://"),
+        ({"url": "http://example.com:99999/"}, "url"),
+        ({"url": "https://me:secret@example.com/"}, "user name or password"),
+        ({"audiences": []}, "audiences"),
+        ({"events": "all"}, "'both', 'enters' or 'exits'"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 1001}, "batch_size"),
+        ({"flush_seconds": 301}, "flush_seconds"),
+        ({"colour": "red"}, "colour"),
+        ({"headers": {"Authorization": "Bearer abc"}}, "is a secret"),
+        ({"headers": {"X-Api-Key": "abc"}}, "is a secret"),
+        ({"headers": {"Authorization": "env:"}}, "by reference"),
+        ({"headers": {"Content-Length": "3"}}, "set by cohortd"),
+        ({"headers": {"X Y": "3"}}, "not the name of a header"),
+        ({"headers": {"X-Env": "a\r\nB: c"}}, "line end"),
+        ({"signature_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, "by reference"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_place(given, says):
+    with pytest.raises(ValidationError) as refused:
+        config(**given)
+
+    assert says in str(refused.value)
+
+
+def test_a_secret_given_inline_is_not_repeated_in_the_refusal():
+    for given in ({"signature_secret": "whsec_hush"}, {"headers": {"Authorization": "whsec_hush"}}):
+        with pytest.raises(ValidationError) as refused:
+            config(**given)
+        said = refused.value.errors(include_url=False, include_input=False, include_context=False)
+
+        assert "whsec_hush" not in str(said)
+
+
+ALL = Network(allow_loopback=True, allow_private=True)
+NONE = Network(allow_loopback=False, allow_private=False)
+LOOPBACK = ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1")
+PRIVATE = (
+    "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "fd00::1", "fe80::1", "fe80::1%eth0",
+    "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::",
+)  # fmt: skip
+PUBLIC = ("8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808")
+NOBODY = ("0.0.0.0", "::", "224.0.0.1", "ff02::1")
+
+
+def test_addresses_are_refused_by_what_they_are_however_they_are_written():
+    default = Network()
+    cases = {each: (True, True, False) for each in LOOPBACK}
+    cases |= {each: (False, True, False) for each in PRIVATE}
+    cases |= {each: (True, True, True) for each in PUBLIC}
+    cases |= {each: (False, False, False) for each in NOBODY}
+
+    for address, expected in cases.items():
+        assert expected == tuple(refusal(address, each) is None for each in (default, ALL, NONE)), address
+
+
+def test_the_signature_is_that_of_standard_webhooks():
+    # The example of the Standard Webhooks libraries.
+    signers = _signers(Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+
+    headers = _signature(signers, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+
+    assert {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    } == headers
+
+
+def test_two_secrets_make_two_signatures():
+    headers = _signature(_signers(Secret("whsec_aGVsbG8= plain")), "1", 2, b"{}")
+
+    assert 2 == len(headers["webhook-signature"].split(" "))
+
+
+def test_references_are_resolved_when_they_are_needed(monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("from-file\n")
+    monkeypatch.setenv("HOOK_TOKEN", "from-env")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    assert "from-env" == resolve("env:HOOK_TOKEN").reveal()
+    assert "from-file" == resolve(f"file:{tmp_path}/token").reveal()
+    assert "from-file" == resolve("credential:token").reveal()
+    assert "from" not in f"{resolve('env:HOOK_TOKEN')!r} {resolve('env:HOOK_TOKEN')}"
+
+
+@pytest.mark.parametrize("reference", ["env:NO_SUCH_NAME", "file:/no/such/file", "credential:x", "hush", "file:/dev"])
+def test_a_reference_to_nothing_says_what_to_change(monkeypatch, reference):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+    with pytest.raises(ConfigError):
+        resolve(reference)
+
+
+def test_a_relative_folder_cannot_lead_out_of_the_exports():
+    with pytest.raises(ValidationError, match="must not lead out"):
+        FilesExportTriggers(audiences=("a",), folder="../state")
+
+
+def test_the_catalogue_is_what_the_folder_holds():
+    found = catalog()
+
+    assert {"webhook", "files"} <= found.providers.keys()
+    assert {"webhook_triggers": "webhook", "files_export_triggers": "files"}.items() <= found.provider_of.items()
+    for kind in found.job_types.values():
+        assert "audiences" in kind.config.model_json_schema()["properties"]

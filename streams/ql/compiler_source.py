@@ -64,6 +64,7 @@ class Unit:
             "minus": rules.minus,
             "between": rules.between,
             "is_null": rules.is_null,
+            "negation": rules.negation,
             "dated": compiler_runtime.dated,
             "present": compiler_runtime.present,
             "call": compiler_runtime.call,
@@ -209,7 +210,7 @@ class Writer:
         return f"({self.value(node.value)} if {self.condition(node.condition)} else {otherwise})"
 
     def _call(self, name: str, args: tuple[Node, ...]) -> str:
-        if name in {"ifcase", "if"}:
+        if name == "ifcase":
             return self._cases(args)
         function = FUNCTIONS.get(name)
         if function is None or function.arity_error(len(args)):
@@ -292,7 +293,7 @@ class Writer:
         if truth.total:
             return Truth(f"(not {truth.code})", total=True)
         name = self.unit.fresh("t")
-        code = f"(False if ({name} := {truth.code}) is True else True if {name} is False else M)"
+        code = f"(False if ({name} := {truth.code}) is True else True if {name} is False else negation({name}))"
         return Truth(code, total=False)
 
     def _included(self, name: str) -> str:

@@ -77,9 +77,7 @@ def layout_pattern(layout: str) -> re.Pattern[str] | None:
         if fraction:
             digits = fraction.group(1)
             count = str(len(digits))
-            part = (
-                r"[.,](?P<fraction>\d{" + count + r"})" if digits[0] == "0" else r"(?:[.,](?P<fraction>\d+))?"
-            )
+            part = r"[.,](?P<fraction>\d{" + count + r"})" if digits[0] == "0" else r"(?:[.,](?P<fraction>\d+))?"
             out.append(part)
             at = fraction.end()
             continue

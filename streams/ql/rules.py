@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from streams.ql.coerce import epoch_date, to_date, to_text
+from streams.ql.coerce import epoch_date, to_bool, to_date, to_text
 from streams.ql.glob import matches
 from streams.ql.missing import MISSING, Missing, Value
 
@@ -55,10 +55,9 @@ def binary(operator: str) -> Rule:
 
 
 def negation(value: Value) -> Value:
-    """NOT: of a truth the opposite; anything else is not evaluable."""
-    if value is True:
-        return False
-    return True if value is False else MISSING
+    """NOT: of a truth the opposite, also of what `tobool` takes for one; anything else is not evaluable."""
+    truth = to_bool(value)
+    return MISSING if truth is MISSING else not truth
 
 
 def minus(value: Value) -> Value:
@@ -73,7 +72,7 @@ def between(value: Value, low: Value, high: Value) -> Value:
     kind = value.__class__
     if kind is INT or kind is FLOAT:
         bounds = [_number_or_nan(low), _number_or_nan(high)]
-        if any(math.isnan(each) for each in bounds):
+        if any(each != each for each in bounds):  # noqa: PLR0124  (NaN; math.isnan trips over huge integers)
             return MISSING
         return bounds[0] < value < bounds[1]
     if kind is DATE:
@@ -181,7 +180,7 @@ def _calculate(operator: str, left: Any, right: Any) -> Value:
             quotient = quotient if (left < 0) == (right < 0) else -quotient
             return _whole(quotient if operator == "/" else left - quotient * right)
         return _whole(_ARITHMETIC[operator](left, right))
-    if math.isnan(left) or math.isnan(right):
+    if left != left or right != right:  # noqa: PLR0124  (NaN)
         return _NAN
     try:
         if operator == "%":

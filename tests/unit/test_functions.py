@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.ql.compiler import compile_expression
 from streams.ql.functions import FUNCTIONS
-from streams.ql.functions.registry import EXAMPLE_NOW, Function
+from streams.ql.functions.registry import EXAMPLE_NOW, Example, Function
 from streams.ql.functions.text import pattern_error
 from streams.ql.functions.times import timewindow, window_change
 from streams.ql.kinds import kind_named
 from streams.ql.missing import MISSING
+from streams.ql.parser import parse_expression
 from streams.ql.siphash import siphash
 
 ALL = sorted({function.name: function for function in FUNCTIONS.values()}.values(), key=lambda each: each.name)
@@ -24,6 +28,8 @@ EXAMPLES = [
     for function in ALL
     for number, example in enumerate(function.examples)
 ]
+#: Cases are not values: `ifcase` is evaluated by the compiler.
+WRITTEN = [each for each in EXAMPLES if each.values[0].name != "ifcase"]
 
 #: The names that the public code registers, and those that only the documentation has (FACTS 2.3).
 PROMISED = """
@@ -237,3 +243,29 @@ def test_missing_is_one_and_false():
     assert not MISSING
     assert copy.deepcopy(MISSING) is MISSING
     assert pickle.loads(pickle.dumps(MISSING)) is MISSING  # noqa: S301  (our own bytes)
+
+
+def written(function: Function, example: Example) -> tuple[str, dict[str, Any]]:
+    """The call as a text of the language, and the fields that it reads: what has no literal is a field."""
+    data = dict(example.event)
+    parts = []
+    for place, value in enumerate(example.args):
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            parts.append(json.dumps(value, ensure_ascii=False).replace("\\", "\\\\").replace('\\\\"', '""'))
+        elif isinstance(value, bool):
+            parts.append(str(value).lower())
+        else:
+            parts.append(f"field{place}")
+            if value is not None:
+                data[f"field{place}"] = value
+    return f"{function.name}({', '.join(parts)})", data
+
+
+@pytest.mark.parametrize(("function", "example"), WRITTEN)
+def test_an_example_gives_the_same_as_text_of_the_language(function: Function, example: Example):
+    text, data = written(function, example)
+
+    given_value = compile_expression(parse_expression(text)).evaluate(data, EXAMPLE_NOW)
+
+    nothing = example.gives is MISSING or example.gives is None
+    assert (given_value is MISSING or given_value is None) if nothing else given_value == example.gives

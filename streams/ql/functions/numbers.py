@@ -85,14 +85,14 @@ def tostring(x: Value) -> str:
         example("22", "int", gives=22),
         example(22, "string", gives="22"),
         example(22, "char", gives="22"),
-        example("5", "nonsense", gives=MISSING),
         example("", "int", gives=MISSING),
     ],
 )
 def cast(x: Value, kind: Value) -> Value:
     """Gives the value as another kind: int, number, bool, string (or char), time (or date).
 
-    `cast(x AS int)` is the same as `cast(x, "int")`. Not ok for nothing, and for a kind that there is not.
+    `cast(x AS int)` is the same as `cast(x, "int")`. Not ok for nothing; a kind that there is not is refused when
+    the text is parsed.
     """
     if is_nil(x) or not isinstance(kind, str):
         return MISSING
@@ -177,6 +177,8 @@ def avg(x: Value, *more: Value) -> float | Missing:
 
 def total(x: Value, *more: Value) -> float | Missing:
     """Adds as `sum` does; 0 is a total like any other, as long as there was a number to add."""
+    if not more and x.__class__ is float and -math.inf < x < math.inf:  # what nearly all events bring
+        return x
     numbers = _addends((x, *more), strict=True)
     if isinstance(numbers, Missing) or not numbers:
         return MISSING
@@ -207,6 +209,8 @@ def sum_(x: Value, *more: Value) -> float | Missing:
 @function("count", returns="int", aggregate="sum", examples=[example(4, gives=1), example("", gives=MISSING)])
 def count(x: Value) -> int | Missing:
     """Gives 1 when there is a value; as a column it counts the events that have one."""
+    if x.__class__ is str:
+        return 1 if x else MISSING
     return MISSING if is_nil(x) else 1
 
 
@@ -217,6 +221,8 @@ def count(x: Value) -> int | Missing:
 )
 def min_(x: Value, *more: Value) -> Value:
     """Gives the least number or the earliest time; as a column, over events."""
+    if not more and x.__class__ is datetime and x.year > 1:
+        return x
     found = _comparable((x, *more))
     return min(found) if found else MISSING
 
@@ -224,6 +230,8 @@ def min_(x: Value, *more: Value) -> Value:
 @function("max", aggregate="max", examples=[example(3, 2, gives=3), example(None, gives=MISSING)])
 def max_(x: Value, *more: Value) -> Value:
     """Gives the greatest number or the latest time; as a column, over events."""
+    if not more and x.__class__ is datetime and x.year > 1:
+        return x
     found = _comparable((x, *more))
     return max(found) if found else MISSING
 
@@ -240,6 +248,8 @@ def max_(x: Value, *more: Value) -> Value:
 )
 def valuect(x: Value) -> dict[str, int] | Missing:
     """Gives a map with how often the value occurred; as a column it adds per value over events."""
+    if x.__class__ is str:
+        return {x: 1} if x else MISSING
     counts: dict[str, int] = {}
     for text in texts(x):
         if text:
@@ -255,6 +265,8 @@ def valuect(x: Value) -> dict[str, int] | Missing:
 )
 def set_(x: Value) -> list[str] | Missing:
     """Gives the different values as a list; as a column it unites over events."""
+    if x.__class__ is str:
+        return [x] if x else MISSING
     found = [text for text in dict.fromkeys(texts(x)) if text]
     return found or MISSING
 

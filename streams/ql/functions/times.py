@@ -322,10 +322,18 @@ def window_change(moments: Sequence[datetime], count: int, days: float, now: dat
 
 
 def _moment(now: datetime, x: Value) -> datetime | Missing:
+    if x.__class__ is str and len(x) < 40 and "0" <= x[:1] <= "9":
+        return _date_of_text(x)
     value = first(x)
     if isinstance(value, str) and value[:3].lower() == "now":
         return date_maths(value, now)
     return to_date(value)
+
+
+@lru_cache(maxsize=4096)
+def _date_of_text(text: str) -> datetime | Missing:
+    """Reads a date that does not depend on now. Queries read the same text of an event again and again."""
+    return to_date(text)
 
 
 def _part_of(now: datetime, x: Value) -> datetime | Missing:

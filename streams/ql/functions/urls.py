@@ -24,11 +24,15 @@ _LONGEST_URL = 8_192
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
 _QUOTED = r'"(?:[^"\\\r\n]|\\[^\r\n])*"'
 _ADDRESS = rf"(?:{_ATOM}(?:\.{_ATOM})*|{_QUOTED})@(?:{_ATOM}(?:\.{_ATOM})*|\[[^\[\]\\\s]+\])"
-#: RFC 5322: an address alone, or a name and the address in angle brackets; comments may follow.
+#: RFC 5322: an address alone, or a name and the address in angle brackets; a comment may follow, which is the name
+#: where there is no other.
 _MAILBOX = re.compile(
-    rf'\s*(?:(?P<address>{_ADDRESS})|(?P<name>{_QUOTED}|[^<>"@,;:()\[\]\\]*)<\s*(?P<angle>{_ADDRESS})\s*>)'
-    r"\s*(?:\([^()]*\)\s*)?"
+    rf'\s*(?:(?P<address>{_ADDRESS})|(?P<name>(?:{_QUOTED}|[^<>"@,;:()\[\]\\])*)<\s*(?P<angle>{_ADDRESS})\s*>)'
+    r"\s*(?:\((?P<comment>[^()]*)\)\s*)?"
 )
+_NAME_WORD = re.compile(rf'{_QUOTED}|[^\s"]+')
+#: The usual form, which needs no second look.
+_PLAIN_ADDRESS = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 _URL = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s%\\^`{|}\[\]:]*)(?::[0-9]*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -55,6 +59,8 @@ class _Url(NamedTuple):
 )
 def email(x: Value) -> str | Missing:
     """Gives the address of a mailbox (RFC 5322) in lower case; a list gives that of its first element."""
+    if x.__class__ is str and len(x) <= _LONGEST_EMAIL and _PLAIN_ADDRESS.fullmatch(x):
+        return x
     mailbox = _mailbox(x)
     return mailbox if isinstance(mailbox, Missing) else mailbox[1].lower()
 
@@ -281,9 +287,9 @@ def _mailbox(x: Value) -> tuple[str, str] | Missing:
     mailbox = _MAILBOX.fullmatch(text) if 3 <= len(text) <= _LONGEST_EMAIL else None
     if mailbox is None:
         return MISSING
-    name = (mailbox["name"] or "").strip()
-    if name.startswith('"'):
-        name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    name = mailbox["comment"] or "" if mailbox["address"] else mailbox["name"]
+    words = (word[1:-1] if word[0] == '"' else word for word in _NAME_WORD.findall(name))
+    name = re.sub(r"\\(.)", r"\1", " ".join(words))
     if "=?" in name:
         with suppress(HeaderParseError, LookupError, ValueError):  # what only looks encoded stays as written
             name = str(make_header(decode_header(name)))

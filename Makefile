@@ -35,11 +35,16 @@ test: setup-tests lint
 test-scale: setup-tests
 	$(RUN) pytest -q -m scale --timeout 3600
 
+# BENCH holds arguments for every script, for instance BENCH=--quick.
 bench: setup
-	$(RUN) tests.bench
+	@for each in tests/bench/bench_*.py; do \
+	  case $$each in *_core.py|*_peers.py) continue;; esac; \
+	  echo "== $$each"; $(BIN)/python $$each $(BENCH) || exit; \
+	done
 
 bench-peers: setup
-	@$(BIN)/python tests/bench/peers.py
+	@.ci/setup peers
+	@$(BIN)/python tests/bench/bench_peers.py .venv-peers/bin/python $(BENCH)
 
 pin: setup
 	$(BIN)/python .ci/pin > constraints.new && mv constraints.new constraints.txt

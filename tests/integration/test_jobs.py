@@ -66,7 +66,7 @@ class Listeners:
         self.remove(subscription_id)
 
     @asynccontextmanager
-    async def attach(self, subscription_id, logger, on_delivered) -> AsyncIterator[None]:
+    async def attach(self, subscription_id, _logger, on_delivered) -> AsyncIterator[None]:
         self.delivered[subscription_id] = on_delivered
         yield None
 
@@ -105,10 +105,10 @@ async def test_a_job_is_created_with_its_subscription_and_runs(tmp_path):
         await script.runs.get()
         stored = await state.read(lambda db: subscriptions.of_job(db, row.id))
 
-    assert (JobState.RUNNING, "mine", "what for") == (row.state, row.label, row.description)
+    assert (row.state, row.label, row.description) == (JobState.RUNNING, "mine", "what for")
     assert {stored.id} == bus.ids
     assert frozenset({1}) == stored.wanted.audiences
-    assert [("vip",)] == [each.config.audiences for each in script.offered]
+    assert [each.config.audiences for each in script.offered] == [("vip",)]
 
 
 async def test_a_job_that_cannot_be_is_refused_and_nothing_of_it_is_kept(tmp_path):
@@ -122,9 +122,9 @@ async def test_a_job_that_cannot_be_is_refused_and_nothing_of_it_is_kept(tmp_pat
             await jobs.create("test_job", {"audiences": ["vip", "nobody"]})
         rows = await jobs.every()
 
-    assert [["config", "events"]] == [each["loc"] for each in invalid.value.errors]
-    assert [["config", "audiences", 1]] == [each["loc"] for each in unknown.value.errors]
-    assert [] == rows
+    assert [each["loc"] for each in invalid.value.errors] == [["config", "events"]]
+    assert [each["loc"] for each in unknown.value.errors] == [["config", "audiences", 1]]
+    assert rows == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_what_a_run_raises_decides_the_state(tmp_path, frozen_clock, raise
     if cause is SleepCause.RETRY_AFTER:
         assert frozen_clock.us + 50_000_000 == row.sleep_until_us
     if state is JobState.FAILED:
-        assert "change the url" == row.reason
+        assert row.reason == "change the url"
 
 
 async def test_errors_in_a_row_end_with_the_first_thing_that_is_delivered(tmp_path):
@@ -171,7 +171,7 @@ async def test_errors_in_a_row_end_with_the_first_thing_that_is_delivered(tmp_pa
         end.set_exception(TransientError("no answer"))
         row = await until(jobs, job.id, JobState.SLEEPING)
 
-    assert (3, 1) == (counted, row.errors.count)
+    assert (counted, row.errors.count) == (3, 1)
 
 
 async def test_a_job_fails_after_ten_hours_of_errors_and_can_be_resumed(tmp_path, frozen_clock):
@@ -189,7 +189,7 @@ async def test_a_job_fails_after_ten_hours_of_errors_and_can_be_resumed(tmp_path
         row = await jobs.get(job.id)
 
     assert "no answer" in failed.reason
-    assert (JobState.RUNNING, 0) == (row.state, row.errors.count)
+    assert (row.state, row.errors.count) == (JobState.RUNNING, 0)
 
 
 async def test_a_sleeping_job_wakes_when_its_moment_comes(tmp_path):
@@ -208,16 +208,16 @@ async def test_a_paused_job_does_nothing_until_it_is_resumed(tmp_path):
         end = await script.runs.get()
         paused = await jobs.command(job.id, Command.PAUSE)
         again = await jobs.command(job.id, Command.PAUSE)
-        with pytest.raises(JobConflictError, match="accepts resume, complete|accepts pause, resume, complete"):
+        with pytest.raises(JobConflictError, match="it accepts pause, resume, complete"):
             await jobs.command(job.id, Command.RUN)
         cancelled, idle = end.cancelled(), script.runs.empty()
         resumed = await jobs.command(job.id, Command.RESUME)
         await script.runs.get()
 
-    assert (True, True) == (cancelled, idle)
-    assert [JobState.PAUSED, JobState.PAUSED, JobState.RUNNING] == [each.state for each in (paused, again, resumed)]
-    assert 0 == resumed.errors.count
-    assert 1 == len(bus.ids)
+    assert (cancelled, idle) == (True, True)
+    assert [each.state for each in (paused, again, resumed)] == [JobState.PAUSED, JobState.PAUSED, JobState.RUNNING]
+    assert resumed.errors.count == 0
+    assert len(bus.ids) == 1
 
 
 async def test_a_run_that_does_not_end_is_left_alone_after_a_bound(tmp_path):
@@ -240,10 +240,10 @@ async def test_a_run_that_does_not_end_is_left_alone_after_a_bound(tmp_path):
         await asyncio.sleep(0)
         left = await state.read(lambda db: db.execute("SELECT state FROM job").fetchall())
 
-    assert ["run_abandoned"] == [each["event"] for each in said if each["log_level"] == "error"]
+    assert [each["event"] for each in said if each["log_level"] == "error"] == ["run_abandoned"]
     assert paused_after < 2
     assert closed_after < 2
-    assert [("running",)] == left
+    assert left == [("running",)]
 
 
 async def test_a_restart_takes_up_every_job_as_it_was(tmp_path, frozen_clock):
@@ -264,11 +264,14 @@ async def test_a_restart_takes_up_every_job_as_it_was(tmp_path, frozen_clock):
             rows = {row.id: row for row in await jobs.every()}
 
     assert [running.id] == taken_up
-    assert [JobState.RUNNING, JobState.SLEEPING, JobState.PAUSED, JobState.FAILED] == [
-        rows[each.id].state for each in (running, sleeping, paused, failed)
+    assert [rows[each.id].state for each in (running, sleeping, paused, failed)] == [
+        JobState.RUNNING,
+        JobState.SLEEPING,
+        JobState.PAUSED,
+        JobState.FAILED,
     ]
     assert frozen_clock.us + 60_000_000 == rows[sleeping.id].sleep_until_us
-    assert (0, 1) == (rows[running.id].errors.count, rows[sleeping.id].errors.count)
+    assert (rows[running.id].errors.count, rows[sleeping.id].errors.count) == (0, 1)
 
 
 async def test_a_job_whose_type_is_not_installed_any_more_fails_with_what_to_do(tmp_path):
@@ -323,7 +326,7 @@ async def test_jobs_that_ended_long_ago_are_purged(tmp_path, frozen_clock):
         left = [row.id for row in await jobs.every()]
 
     assert (0, 2, [running.id]) == (early, late, left)
-    assert 1 == len(bus.ids)
+    assert len(bus.ids) == 1
 
 
 async def test_a_full_disk_does_not_end_a_jobs_life(tmp_path, monkeypatch):

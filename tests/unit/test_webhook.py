@@ -22,13 +22,13 @@ def config(**given):
 def test_defaults_are_those_that_are_documented():
     made = config()
 
-    assert (1, 1.0, "both", None, False) == (
+    assert (
         made.batch_size,
         made.flush_seconds,
         made.events,
         made.user_fields,
         made.existing_users,
-    )
+    ) == (1, 1.0, "both", None, False)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +78,15 @@ PRIVATE = (
     "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::",
 )  # fmt: skip
 PUBLIC = ("8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808")
-NOBODY = ("0.0.0.0", "::", "224.0.0.1", "ff02::1")
+NOBODY = ("0.0.0.0", "::", "224.0.0.1", "ff02::1")  # noqa: S104  (as data)
 
 
 def test_addresses_are_refused_by_what_they_are_however_they_are_written():
     default = Network()
-    cases = {each: (True, True, False) for each in LOOPBACK}
-    cases |= {each: (False, True, False) for each in PRIVATE}
-    cases |= {each: (True, True, True) for each in PUBLIC}
-    cases |= {each: (False, False, False) for each in NOBODY}
+    cases = dict.fromkeys(LOOPBACK, (True, True, False))
+    cases |= dict.fromkeys(PRIVATE, (False, True, False))
+    cases |= dict.fromkeys(PUBLIC, (True, True, True))
+    cases |= dict.fromkeys(NOBODY, (False, False, False))
 
     for address, expected in cases.items():
         assert expected == tuple(refusal(address, each) is None for each in (default, ALL, NONE)), address
@@ -98,17 +98,17 @@ def test_the_signature_is_that_of_standard_webhooks():
 
     headers = _signature(signers, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
 
-    assert {
+    assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-    } == headers
+    }
 
 
 def test_two_secrets_make_two_signatures():
     headers = _signature(_signers(Secret("whsec_aGVsbG8= plain")), "1", 2, b"{}")
 
-    assert 2 == len(headers["webhook-signature"].split(" "))
+    assert len(headers["webhook-signature"].split(" ")) == 2
 
 
 def test_references_are_resolved_when_they_are_needed(monkeypatch, tmp_path):
@@ -116,9 +116,9 @@ def test_references_are_resolved_when_they_are_needed(monkeypatch, tmp_path):
     monkeypatch.setenv("HOOK_TOKEN", "from-env")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
-    assert "from-env" == resolve("env:HOOK_TOKEN").reveal()
-    assert "from-file" == resolve(f"file:{tmp_path}/token").reveal()
-    assert "from-file" == resolve("credential:token").reveal()
+    assert resolve("env:HOOK_TOKEN").reveal() == "from-env"
+    assert resolve(f"file:{tmp_path}/token").reveal() == "from-file"
+    assert resolve("credential:token").reveal() == "from-file"
     assert "from" not in f"{resolve('env:HOOK_TOKEN')!r} {resolve('env:HOOK_TOKEN')}"
 
 

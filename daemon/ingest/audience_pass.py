@@ -124,9 +124,7 @@ async def evaluate_page(
     if page is not None and group.audiences:
         await _Scan(unit, group.audiences, definitions, evaluator, cache, cause).run(page)
     for number in group.deleted:
-        unit.bundle.work.append(
-            partial(memberships.purge, audience=number, after=group.after, upto=last)
-        )
+        unit.bundle.work.append(partial(memberships.purge, audience=number, after=group.after, upto=last))
     _advance(unit, group, last, ended=page is None and group.upto == END)
 
 
@@ -231,9 +229,7 @@ class _Scan:
                 if due_us is not None and (pending is None or due_us < pending):
                     self._unit.set_timer(profile_id, due_us)
 
-    def _move(
-        self, profile_id: int, matched: int, before: list[list[int]] | None, values: Mapping[str, Any]
-    ) -> None:
+    def _move(self, profile_id: int, matched: int, before: list[list[int]] | None, values: Mapping[str, Any]) -> None:
         known = {} if before is None else {row[0]: (row[1], row[3]) for row in before}
         members = 0
         for number, (sequence, _) in known.items():

@@ -180,9 +180,7 @@ class Batch:
                 unit.bundle.identities += (field, value, owner)
 
 
-async def fetch(
-    state: Database, cache: Cache, definitions: Definitions, keys: Sequence[Key], slices: Slices
-) -> None:
+async def fetch(state: Database, cache: Cache, definitions: Definitions, keys: Sequence[Key], slices: Slices) -> None:
     """Reads the owners of `keys` into the cache, in one read; what the cache has already is newer and stays."""
     for text in await state.read(partial(profiles.owned_by, keys=keys)):
         rows: list[Any] = orjson.loads(text)

@@ -54,7 +54,7 @@ class Entry:
 class Cache:
     """Entries by profile id, and their profiles by key."""
 
-    __slots__ = ("_max_bytes", "_max_count", "bytes", "by_id", "by_key", "gone")
+    __slots__ = ("_max_bytes", "_max_count", "by_id", "by_key", "bytes", "gone")
 
     def __init__(self, max_count: int, max_bytes: int) -> None:
         self._max_count = max_count

@@ -131,9 +131,7 @@ async def build(
     )
 
 
-def _same(
-    old: Audience, new: Audience, schema: Schema, previous: Definitions, texts: Mapping[int, str]
-) -> bool:
+def _same(old: Audience, new: Audience, schema: Schema, previous: Definitions, texts: Mapping[int, str]) -> bool:
     """Says whether the compiled filter still holds: same text, kinds, and texts of all that it includes."""
     if old.compiled is None or old.row.text != new.row.text:
         return False

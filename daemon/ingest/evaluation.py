@@ -6,16 +6,15 @@ evaluating, but stays stored until the profile's next event. So what is stored d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from daemon import clock, log
 from daemon.ingest.cache import Entry
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.unit import Cause, Unit
 from streams.profile import Profile, load
-from streams.ql.compiler import CompiledFilter
 
 #: An enter's end is looked for over at most this many boundaries.
 _UNTIL_STEPS: Final = 8
@@ -28,7 +27,7 @@ class Evaluator:
         self._schema = definitions.schema
         self._set = definitions.audience_set
         self._failed: set[int] = set()
-        self._plans: dict[int, tuple[Sequence[int], int, bool]] = {}
+        self._plans: dict[int, tuple[tuple[int, ...], int, bool]] = {}
         self.timed: frozenset[int] = frozenset(self._set.timed)
         #: All audiences that can be evaluated.
         self.numbers: tuple[int, ...] = tuple(sorted(self._set.audiences))
@@ -120,11 +119,12 @@ class Evaluator:
         """Gives the moment at which a membership that begins now would end by time alone; None when never."""
         if number not in self.timed:
             return None
-        at_us: int | None = unit.now_us
+        at_us = unit.now_us
         for _ in range(_UNTIL_STEPS):
-            at_us = self._set.boundary((number,), self.at(profile, at_us), clock.from_us(at_us))
-            if at_us is None:
+            next_us = self._set.boundary((number,), self.at(profile, at_us), clock.from_us(at_us))
+            if next_us is None:
                 return None
+            at_us = next_us
             if not self.matched(self.at(profile, at_us), (number,), clock.from_us(at_us)):
                 return at_us
         return None

@@ -205,9 +205,7 @@ class Pipeline:
         """Deletes a query; what it made stays, hidden. Raises NotFound."""
         await self._command(lambda unit: commands.delete_query(unit, self.definitions, alias))
 
-    async def put_audience(
-        self, text: str, *, name: str | None = None, description: str | None = None
-    ) -> AudienceRow:
+    async def put_audience(self, text: str, *, name: str | None = None, description: str | None = None) -> AudienceRow:
         """Stores an audience under its ALIAS; existing profiles are evaluated in the background.
 
         Storing what is stored already changes nothing. Raises QueryError.
@@ -245,10 +243,11 @@ class Pipeline:
     async def _command(self, run: Callable[[Unit], Awaitable[tuple[T, Definitions | None]]]) -> T:
         if self._closed:
             raise Closed("the daemon is stopping")
-        command = _Command(run, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        command = _Command(run, done)
         self._commands.append(command)
         self._wake.set()
-        return await command.done
+        return await done
 
     def _refuse_commands(self) -> None:
         waiting: list[_Command[Any] | _Drain] = [*self._commands, *self._drains]
@@ -383,9 +382,7 @@ class Pipeline:
         group = Group.of(self._head)
         page = await self._reader.read(group, self._committed_unit)
         unit = self._next_unit()
-        await audience_pass.evaluate_page(
-            unit, group, page, self.definitions, self._evaluator, self._cache
-        )
+        await audience_pass.evaluate_page(unit, group, page, self.definitions, self._evaluator, self._cache)
         await self._commit(unit)
         for number in unit.bundle.passes:
             if unit.bundle.passes[number] is None:
@@ -445,7 +442,7 @@ class Pipeline:
         seen = self._committed_unit
         if self._reader.seen_unit is not None:
             seen = min(seen, self._reader.seen_unit)
-        while self._cache.evict(seen, 64):
+        while self._cache.evict(seen, 64):  # noqa: ASYNC110  (work in slices, nothing is waited for)
             await asyncio.sleep(0)
 
     async def _write(self, unit: Unit) -> None:
@@ -547,7 +544,7 @@ class Pipeline:
             reading.exception()
 
     async def _empty_cache(self) -> None:
-        while self._cache.empty(64):
+        while self._cache.empty(64):  # noqa: ASYNC110  (work in slices, nothing is waited for)
             await asyncio.sleep(0)
 
     def _release(self, *, idle: bool) -> None:

@@ -87,7 +87,7 @@ async def replay(events_path: Path, state_path: Path, into_path: Path, progress:
 
     A daemon may run meanwhile. Raises ReplayError when `into_path` exists, or a file is not of this version.
     """
-    if into_path.exists():
+    if into_path.exists():  # noqa: ASYNC240  (before anything runs)
         raise ReplayError(f"{into_path} exists: a replay makes a new file")
     async with (
         _opened(events_path, "events") as events,
@@ -107,7 +107,7 @@ async def replay(events_path: Path, state_path: Path, into_path: Path, progress:
 
 @asynccontextmanager
 async def _opened(path: Path, name: str) -> AsyncIterator[Database]:
-    if not path.is_file():
+    if not path.is_file():  # noqa: ASYNC240  (before anything runs)
         raise ReplayError(f"there is no {path}")
 
     def check(db: sqlite3.Connection) -> None:
@@ -198,9 +198,7 @@ class _Player:
                 self._head.cursors[lane] = upto  # what is missing has been told by `complete`
                 return
             unit = self._next()
-            batch = Batch(
-                unit, self._definitions, Evaluator(self._definitions), self._cache, self._into, self._limits
-            )
+            batch = Batch(unit, self._definitions, Evaluator(self._definitions), self._cache, self._into, self._limits)
             await batch.take(lane, pages, lambda: False)
             unit.bundle.cursor = None
             unit.bundle.history.clear()
@@ -276,7 +274,7 @@ class _Player:
             store.save_query(db, query)
         for audience in self._audiences.values():
             store.save_audience(db, audience)
-        bundle.set_cursors(db, dict(self._head.cursors))
+        bundle.set_cursors(db, self._head.cursors)
 
     async def _evaluate_all(self, now_us: int) -> None:
         self._head.passes = tuple(Pass(number, 0, deleted=False) for number in self._audiences)
@@ -284,9 +282,7 @@ class _Player:
         while self._head.passes:
             group = Group.of(self._head)
             page = await self._into.read(
-                partial(
-                    profiles.in_range, after=group.after, upto=END, limit=STEP_PROFILES, audiences=group.audiences
-                )
+                partial(profiles.in_range, after=group.after, upto=END, limit=STEP_PROFILES, audiences=group.audiences)
             )
             self._unit += 1
             unit = Unit(self._unit, self._head, now_us)

@@ -20,17 +20,13 @@ from daemon.store.database import Database
 STEP_PROFILES: Final = 2048
 
 
-async def fire(
-    unit: Unit, definitions: Definitions, evaluator: Evaluator, cache: Cache, state: Database
-) -> int:
+async def fire(unit: Unit, definitions: Definitions, evaluator: Evaluator, cache: Cache, state: Database) -> int:
     """Evaluates the profiles whose timer is due, and sets their next; returns how many there were.
 
     Needs everything before it to be committed. Profiles that the cache does not hold are not taken into it: a wave
     of timers is no sign that events will come.
     """
-    pages, count, later_us = await state.read(
-        partial(profiles.due, now_us=unit.now_us, limit=STEP_PROFILES)
-    )
+    pages, count, later_us = await state.read(partial(profiles.due, now_us=unit.now_us, limit=STEP_PROFILES))
     unit.head.next_due_us = unit.now_us if count == STEP_PROFILES else later_us
     unit.scanned = True
     slices = Slices()

@@ -116,14 +116,10 @@ class Unit:
 
     # --- memberships
 
-    def move(
-        self, entry: Entry, number: int, cause: Cause, *, until_us: int | None = None
-    ) -> None:
+    def move(self, entry: Entry, number: int, cause: Cause, *, until_us: int | None = None) -> None:
         """Turns the membership of a cached profile in one audience over."""
         memberships = entry.memberships
-        sequence, entered_us = self.turn(
-            entry.profile.id, number, memberships.get(number), cause, until_us=until_us
-        )
+        sequence, entered_us = self.turn(entry.profile.id, number, memberships.get(number), cause, until_us=until_us)
         entry.memberships = {**memberships, number: (sequence, entered_us)}
         entry.members ^= 1 << number
 
@@ -156,9 +152,7 @@ class Unit:
         """Writes the exits of a profile that is no more, with its last fields."""
         for number, (sequence, entered_us) in sorted(memberships.items()):
             if sequence & 1:
-                self._trigger(
-                    profile_id, number, "exit", sequence + 1, entered_us, None, cause, merged_into, body
-                )
+                self._trigger(profile_id, number, "exit", sequence + 1, entered_us, None, cause, merged_into, body)
 
     def _trigger(
         self, profile_id: int, number: int, kind: str, sequence: int, entered_us: int, until_us: int | None,

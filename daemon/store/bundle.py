@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from daemon.store import history, rows
+from daemon.store.events import Lane
 
 PROFILES = "INSERT INTO profile (id, body)"
 PROFILES_TAIL = "ON CONFLICT (id) DO UPDATE SET body = excluded.body"
@@ -36,7 +37,7 @@ RESIZE = """UPDATE audience SET size = size + d.delta
     FROM (SELECT CAST(key AS INTEGER) AS number, value AS delta FROM json_each(?)) d
     WHERE audience.number = d.number AND audience.deleted_us IS NULL"""
 MOVE_CURSOR = "UPDATE lane_cursor SET position = ? WHERE lane = ? AND position = ?"
-MOVE_PASS = "UPDATE audience SET evaluated_to = ? WHERE number = ?"
+MOVE_PASS = "UPDATE audience SET evaluated_to = ? WHERE number = ?"  # noqa: S105  (a pass over profiles)
 
 LAST_IDS = "SELECT name, seq FROM sqlite_sequence WHERE name IN ('profile', 'trigger', 'history', 'audience', 'rule')"
 FIRST_DUE = "SELECT min(due_us) FROM timer"
@@ -107,7 +108,7 @@ def write(db: sqlite3.Connection, bundle: Bundle) -> None:
         history.append(db, *decision)
 
 
-def set_cursors(db: sqlite3.Connection, cursors: Mapping[str, int]) -> None:
+def set_cursors(db: sqlite3.Connection, cursors: Mapping[Lane, int]) -> None:
     """Sets the cursors of a state that was made otherwise than by following the log."""
     for lane, to in cursors.items():
         db.execute("UPDATE lane_cursor SET position = ? WHERE lane = ?", (to, lane))

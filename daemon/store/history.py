@@ -3,8 +3,8 @@
 Bodies by kind, all JSON objects:
 
 - `batch`: `{"lane", "upto"}`; extended while no other decision comes between.
-- `query`: `{"alias", "text", "version"}`; `query_deleted`: `{"alias"}`.
-- `audience`: `{"number", "id", "slug", "name", "description", "text", "version"}`; `audience_deleted`: `{"number", "slug"}`.
+- `query`: the stored query; `query_deleted`: `{"alias"}`.
+- `audience`: the stored audience; `audience_deleted`: `{"number", "slug"}`.
 - `rule`: the stored rule; `rule_deleted`: `{"id"}`. Routing happens before the log, so a replay only reads past them.
 - `identity`: the limits of the identity graph that hold from here on.
 - `erase`: `{"profile", "keys": [[field, value], …], "scrubbed": false}`. Taking the person's events out of the log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,8 +23,6 @@ from daemon.store.database import Database
 from daemon.store.migrate import migrate
 from streams.identity import Limits
 from streams.profile import load
-
-_numbers = itertools.count()
 
 
 @dataclass
@@ -81,7 +78,6 @@ class Ingest:
             "SELECT a.slug, t.profile_id, t.kind, t.sequence, t.cause FROM trigger t"
             " JOIN audience a ON a.number = t.audience ORDER BY t.id"
         )
-
 
     async def assert_sound(self) -> None:
         """Holds P3 and the tables to each other: alternation, no gap, sizes, keys, and who matches now."""

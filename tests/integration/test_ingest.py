@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from daemon import clock
+from daemon.ingest import pipeline
 from daemon.model.refusal import Conflict, NotFound
 from streams.ql.errors import QueryError
 
@@ -155,8 +157,6 @@ async def test_a_restart_goes_on_where_the_last_commit_was(tmp_path, open_ingest
 
 
 async def test_an_event_that_meets_a_defect_is_passed_over_alone(tmp_path, open_ingest, monkeypatch):
-    from daemon.ingest import pipeline
-
     monkeypatch.setattr(pipeline, "BACK_OFF_S", 0.0)
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(QUERY)
@@ -240,8 +240,6 @@ async def test_timers_that_fell_due_while_the_daemon_was_down_fire_at_the_start(
 
 async def test_a_timer_wakes_the_loop_by_itself(tmp_path, open_ingest):
     """The only one with the real clock: nothing but the moment itself wakes the loop."""
-    from daemon import clock
-
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(QUERY)
         await ingest.pipeline.put_audience('FILTER last_order > "now-2s" ALIAS just_now')
@@ -324,7 +322,12 @@ async def test_definitions_that_cannot_hold_are_refused_and_change_nothing(tmp_p
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(QUERY)
         await ingest.pipeline.put_audience(BIG)
-        for text in ("FILTER spent >", "FILTER spent > 1", "FILTER INCLUDE nobody ALIAS x", "FILTER INCLUDE big ALIAS big"):
+        for text in (
+            "FILTER spent >",
+            "FILTER spent > 1",
+            "FILTER INCLUDE no ALIAS x",
+            "FILTER INCLUDE big ALIAS big",
+        ):
             with pytest.raises(QueryError):
                 await ingest.pipeline.put_audience(text)
         with pytest.raises(QueryError):
@@ -356,7 +359,8 @@ async def test_an_audience_in_use_is_not_deleted(tmp_path, open_ingest):
 
 def _listen_to_small(db):
     db.execute(
-        "INSERT INTO job (id, job_type, config, state, created_us, updated_us) VALUES ('job1', 't', '{}', 'paused', 0, 0)"
+        "INSERT INTO job (id, job_type, config, state, created_us, updated_us)"
+        " VALUES ('job1', 't', '{}', 'paused', 0, 0)"
     )
     db.execute(
         "INSERT INTO subscription (id, job_id, audiences, events, position, created_us)"

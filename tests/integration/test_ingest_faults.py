@@ -22,7 +22,7 @@ AUDIENCES = (
     "FILTER spent >= 50 ALIAS big",
     "FILTER AND ( spent < 80, EXISTS email ) ALIAS small",
     'FILTER seen > "now-7d" ALIAS recent',
-    'FILTER NOT INCLUDE recent ALIAS gone',
+    "FILTER NOT INCLUDE recent ALIAS gone",
 )
 
 
@@ -230,14 +230,18 @@ async def test_a_full_disk_is_waited_out(tmp_path, open_ingest, monkeypatch):
         await warned.wait()
         assert await ingest.one("SELECT count(*) FROM profile") < 5000
         with pytest.raises(sqlite3.Error):
-            for number in range(1000):
-                await ingest.pipeline.put_audience(f"FILTER spent > {number} ALIAS a{number}  -- {'x' * 5000}")
+            await _put_many(ingest)
         await ingest.state.write(_widen)
 
         await ingest.drain()
         assert await ingest.one("SELECT count(*) FROM profile") == 5000
         assert await ingest.one("PRAGMA integrity_check") == "ok"
         await ingest.assert_sound()
+
+
+async def _put_many(ingest):
+    for number in range(1000):
+        await ingest.pipeline.put_audience(f"FILTER spent > {number} ALIAS a{number}  -- {'x' * 5000}")
 
 
 def _narrow(db):

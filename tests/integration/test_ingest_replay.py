@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -16,13 +16,11 @@ from daemon.cli import main
 from daemon.ingest.replay import replay
 from daemon.model.refusal import NotFound
 
+_FIELDS = " sum(amount) AS spent KIND number, count(amount) AS orders KIND int, plan, set(tag) AS tags KIND []string"
 QUERIES = (
-    "SELECT user_id, email(email) AS email, sum(amount) AS spent KIND number, count(amount) AS orders KIND int, plan,"
-    " set(tag) AS tags KIND []string FROM web INTO user BY user_id OR email ALIAS web",
-    "SELECT email(email) AS email, user_id, sum(amount) AS spent KIND number, count(amount) AS orders KIND int, plan,"
-    " set(tag) AS tags KIND []string KEEP_DAYS 1 FROM web INTO user BY email OR user_id ALIAS web",
-    "SELECT user_id, sum(amount) AS spent KIND number, max(todate(at)) AS seen KIND date FROM web INTO user"
-    " BY user_id ALIAS web",
+    f"SELECT user_id, email(email) AS email, {_FIELDS} FROM web INTO user BY user_id OR email ALIAS web",
+    f"SELECT email(email) AS email, user_id, {_FIELDS} KEEP_DAYS 1 FROM web INTO user BY email OR user_id ALIAS web",
+    "SELECT user_id, sum(amount) AS spent KIND number, max(todate(at)) AS seen KIND date FROM web BY user_id ALIAS web",
     "SELECT device, user_id, set(tag) AS tags KIND []string FROM app INTO user BY user_id OR device ALIAS app",
 )
 AUDIENCES = (
@@ -31,7 +29,7 @@ AUDIENCES = (
     "FILTER AND ( EXISTS plan, NOT INCLUDE big ) ALIAS small",
     'FILTER seen > "now-1d" ALIAS recent',
     'FILTER tags INTERSECTS ("a", "b") ALIAS tagged',
-    'FILTER _num_events > 2 ALIAS busy',
+    "FILTER _num_events > 2 ALIAS busy",
 )
 NAMES = st.sampled_from(["x", "y", "z", "v", "w"])
 EVENTS = st.fixed_dictionaries(
@@ -51,7 +49,6 @@ STEPS = st.one_of(
     st.tuples(st.just("drain")),
     st.tuples(st.just("restart")),
 )
-_names = itertools.count()
 
 
 async def _live(open_ingest, folder, frozen_clock, steps):
@@ -86,10 +83,8 @@ async def _take(ingest, frozen_clock, step, rest):
         if "INCLUDE" not in text or ingest.pipeline.definitions.audience("big"):
             await ingest.pipeline.put_audience(text)
     elif step == "erase":
-        try:
+        with suppress(NotFound):
             await ingest.pipeline.erase("user_id", rest[0])
-        except NotFound:
-            pass
     elif step == "clock":
         frozen_clock.us += rest[0] * 3_600_000_000
         ingest.pipeline.wake()

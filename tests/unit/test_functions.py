@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from streams.ql.compiler import compile_expression
 from streams.ql.functions import FUNCTIONS
+from streams.ql.functions.__main__ import reference, written
 from streams.ql.functions.registry import EXAMPLE_NOW, Example, Function
 from streams.ql.functions.text import pattern_error
 from streams.ql.functions.times import timewindow, window_change
@@ -245,22 +245,6 @@ def test_missing_is_one_and_false():
     assert pickle.loads(pickle.dumps(MISSING)) is MISSING  # noqa: S301  (our own bytes)
 
 
-def written(function: Function, example: Example) -> tuple[str, dict[str, Any]]:
-    """The call as a text of the language, and the fields that it reads: what has no literal is a field."""
-    data = dict(example.event)
-    parts = []
-    for place, value in enumerate(example.args):
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            parts.append(json.dumps(value, ensure_ascii=False).replace("\\", "\\\\").replace('\\\\"', '""'))
-        elif isinstance(value, bool):
-            parts.append(str(value).lower())
-        else:
-            parts.append(f"field{place}")
-            if value is not None:
-                data[f"field{place}"] = value
-    return f"{function.name}({', '.join(parts)})", data
-
-
 @pytest.mark.parametrize(("function", "example"), WRITTEN)
 def test_an_example_gives_the_same_as_text_of_the_language(function: Function, example: Example):
     text, data = written(function, example)
@@ -269,3 +253,9 @@ def test_an_example_gives_the_same_as_text_of_the_language(function: Function, e
 
     nothing = example.gives is MISSING or example.gives is None
     assert (given_value is MISSING or given_value is None) if nothing else given_value == example.gives
+
+
+def test_the_reference_is_that_of_the_declarations():
+    page = Path(__file__).parents[2] / "streams" / "ql" / "functions" / "README.md"
+
+    assert reference() == page.read_text(), "python -m streams.ql.functions > streams/ql/functions/README.md"

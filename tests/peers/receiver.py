@@ -18,6 +18,13 @@ TIMES: dict[str, int] = {}
 
 
 async def receive(request: web.Request) -> web.StreamResponse:
+    try:
+        return await answer(request)
+    except ConnectionError:  # whom it answered has gone
+        return web.Response()
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
     body = await request.read()
     SEEN.append(
         {

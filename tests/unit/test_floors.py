@@ -31,7 +31,7 @@ FLOORS = (
     ("daemon.store",),
     ("daemon.ingest", "daemon.bus", "daemon.jobs"),
     ("daemon.web",),
-    ("daemon.app", "daemon.cli"),
+    ("daemon.app", "daemon.cli", "daemon.demo"),
 )
 
 #: Rooms of one floor that may use each other: the plain parts beside `model`, the two that know everything. The
@@ -41,7 +41,7 @@ OPEN_FLOORS = (3, 8)
 #: What only some may import, and why it is theirs.
 OWNERS = {
     "aiosqlite": ("daemon.store",),
-    "aiohttp.web": ("daemon.web", "daemon.cli.demo", "daemon.cli.receiver"),
+    "aiohttp.web": ("daemon.web", "daemon.demo.receiver"),
     "azure": ("connectors.azure",),
 }
 

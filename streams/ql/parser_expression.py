@@ -338,6 +338,8 @@ class ExpressionParser(Cursor):
                 self.note(refused.at, refused.message, refused.hint)
                 self._frames, self._listing = frames, newlines
                 self._skip_item(newlines=newlines)
+                if self.token.key in {")", "]"} and self.token.key != closing:
+                    raise Unclosed(opening.at, f"this {opening.key} is never closed", f"add {closing}") from refused
         self.advance()
         self._frames, self._listing = frames - 2, listing
         return found

@@ -127,6 +127,22 @@ def test_other_text_is_no_date_maths(text):
     assert date_maths(text, START) is MISSING
 
 
+@pytest.mark.parametrize("text", ["now-1M", "now+1M", "now-3M", "now-1y", "now+1y", "now-13M", "now-12M"])
+@pytest.mark.parametrize("operator", ["=", "!=", ">", ">=", "<", "<="])
+def test_calendar_steps_that_go_back_flip_again(text, operator):
+    # Noon of each day around the ends of months; the grid has midnights, noons and the seconds after them.
+    compiled = compile_filter(Binary(operator, Ident(("a",)), Literal(text)), kinds=KINDS)
+    start = datetime(2028, 1, 15, tzinfo=UTC)
+    grid = [start + timedelta(hours=12 * place, seconds=second) for place in range(2 * 140) for second in (0, 1)]
+    shift = anchor(text).at(start) - start
+    days = [start + shift + timedelta(days=place, hours=12) for place in range(-40, 170)]
+    days = [day for day in days if day.day in {1, 2, 3, 28, 29, 30, 31}]
+
+    for date in days:
+        data = {"a": date}
+        assert found_by_looking(compiled, data, grid) == found_by_boundary(compiled, data, start, grid[-1]), date
+
+
 def test_date_maths_beyond_the_calendar_stays_comparable():
     old = compile_filter(Binary(">", Ident(("a",)), Literal("now-100000y")), kinds=KINDS)
     late = compile_filter(Binary("<", Ident(("a",)), Literal("now+999999999999999999w")), kinds=KINDS)

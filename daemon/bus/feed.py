@@ -113,7 +113,7 @@ class BatchLease:
         """Counts and logs an attempt that failed."""
         if not self.settled:
             self._feed.attempt_failed()
-            self._feed.log.warning(
+            self._feed.log.debug(
                 "delivery_failed", messages=len(self._messages), first=self._messages[0].id, error=str(error)
             )
 

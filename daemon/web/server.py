@@ -51,8 +51,8 @@ def application(services: Services, routes: Iterable[web.RouteDef]) -> web.Appli
 async def serve(app: web.Application) -> AsyncIterator[str]:
     """Listens as the settings say until left, and gives the address, such as http://127.0.0.1:8420.
 
-    On leaving, in this order: what comes new is refused with 503, the listeners close, requests under way may end
-    within `server.stop_s`, and the rest is cut.
+    On leaving, in this order: what comes new, and what has not come whole, is refused with 503, the listeners close,
+    requests under way may end within `server.stop_s`, and the rest is cut.
     """
     services = app[SERVICES]
     settings = services.settings.server
@@ -81,6 +81,7 @@ async def serve(app: web.Application) -> AsyncIterator[str]:
         yield address
     finally:
         services.stopping.set()
+        door.stop_reading()
         with anyio.CancelScope(shield=True):
             for site in sites:
                 await site.stop()
@@ -99,7 +100,8 @@ class _Door:
     def __init__(self, services: Services, inner: _Handler) -> None:
         self._services = services
         self._inner = inner
-        self._within = 0
+        # By identity: a request is a mapping and cannot stand in a set.
+        self._within: dict[int, web.BaseRequest] = {}
         self._emptied = asyncio.Event()
         self._counts: dict[int, Callable[[], None]] = {}
 
@@ -108,13 +110,13 @@ class _Door:
             response: web.StreamResponse = self._refuse(request)
             response.force_close()
         else:
-            self._within += 1
+            self._within[id(request)] = request
             try:
                 response = await self._inner(request)
             except Exception as error:  # noqa: BLE001  (what no handler answered is answered here)
                 response = refusal(request, error)  # type: ignore[arg-type]
             finally:
-                self._within -= 1
+                self._within.pop(id(request), None)
                 if not self._within:
                     self._emptied.set()
         count = self._counts.get(response.status)
@@ -122,6 +124,14 @@ class _Door:
             count = self._counts[response.status] = _REQUESTS.labels(str(response.status)).inc
         count()
         return response
+
+    def stop_reading(self) -> None:
+        """Breaks off the bodies that still come; whoever reads one gets the error that says so."""
+        for request in self._within.values():
+            if not request.content.is_eof():
+                request.content.set_exception(
+                    ApiError(503, "the daemon is stopping, and the body had not come whole", retry_after=RETRY_S)
+                )
 
     async def empty(self) -> None:
         """Waits until no request is under way."""

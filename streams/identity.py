@@ -59,14 +59,16 @@ def resolve(
     """
     keys, values, refused = mapped
     profile = owner(keys[0])
+    if len(keys) == 1:
+        if profile is None:
+            return Resolution(create(), keys, keys, (), refused, values)
+        return Resolution(profile, keys, (), (), refused, values)
     if profile is not None:
-        for key in keys:
+        for key in keys[1:]:
             if owner(key) is not profile:
                 break
         else:
             return Resolution(profile, keys, (), (), refused, values)
-    elif len(keys) == 1:
-        return Resolution(create(), keys, keys, (), refused, values)
     return _unite(schema, mapped, owner, create, limits)
 
 

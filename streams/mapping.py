@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from streams.merge import MOMENTS, SETS, moment
 from streams.ql.coerce import text_of_date, to_bool, to_date, to_int, to_number, to_text
-from streams.ql.compiler import compile_query
+from streams.ql.compiler import Sink, compile_into
 from streams.ql.kinds import Kind, element, is_map
 from streams.ql.missing import MISSING, Value
 from streams.ql.nodes import Call, Column, Query
@@ -53,30 +53,22 @@ class Mapped(NamedTuple):
     refused: tuple[Refusal, ...] = ()
 
 
-#: A column as it is mapped: name; the type whose values are taken as they are; to its kind; rank, -1 for no key. A
-#: plain tuple: the interpreter takes it apart faster than a named one.
-_Column: TypeAlias = tuple[str, type | None, Coerce, int]
-
-
-class _Plan(NamedTuple):
-    run: Callable[[Mapping[str, Any], datetime], list[tuple[int, Value]] | None]
-    columns: tuple[_Column, ...]
+_Run: TypeAlias = Callable[[Mapping[str, Any], datetime], Mapped | None]
 
 
 class Mapper:
     """Maps the events of all streams. Pure: the same event gives the same contributions."""
 
     def __init__(self, schema: Schema, queries: Sequence[Query]) -> None:
-        plans: dict[str, list[_Plan]] = {}
+        runs: dict[str, list[_Run]] = {}
         for query in queries:
-            plans.setdefault(query.stream, []).append(_plan(schema, query))
-        self._ranks = {each.name: each.rank or 0 for each in schema.identities}
-        self._plans = {stream: tuple(each) for stream, each in plans.items()}
+            runs.setdefault(query.stream, []).append(compile_into(query, _sink(schema, query))[0])
+        self._runs = {stream: tuple(each) for stream, each in runs.items()}
 
     @property
     def streams(self) -> frozenset[str]:
         """The streams that some query reads; events of all others change nothing."""
-        return frozenset(self._plans)
+        return frozenset(self._runs)
 
     def map(
         self, stream: str, body: dict[str, Any], event_us: int, event_id: str | None = None, received_us: int = 0
@@ -87,60 +79,11 @@ class Mapper:
         query finds a usable key in it.
         """
         del event_id, received_us  # fixed in the interface: mapping by them must stay possible
-        plans = self._plans.get(stream)
-        if plans is None:
+        runs = self._runs.get(stream)
+        if runs is None:
             return []
         now = moment(event_us)
-        result: list[Mapped] = []
-        for run, columns in plans:
-            row = run(body, now)
-            if row is None:
-                continue
-            keys: list[Key] = []
-            values: list[tuple[str, Value]] = []
-            refused: tuple[Refusal, ...] = ()
-            add = values.append
-            before, ordered, repeated = -1, True, False
-            for index, raw in row:
-                name, ready, coerce, rank = columns[index]
-                if raw.__class__ is ready:
-                    add((name, raw))
-                    continue
-                value = coerce(raw)
-                if value is MISSING:
-                    continue
-                if rank < 0:
-                    add((name, value))
-                    continue
-                if value.__class__ is str:
-                    texts: Sequence[str] = (value,)
-                else:
-                    texts = value
-                    repeated = True
-                for text in texts:
-                    reason = unusable(text)
-                    if reason is None:
-                        keys.append((name, text))
-                    else:
-                        refused += (Refusal((name, text), reason),)
-                if value is texts:
-                    usable = [text for text in texts if (name, text) in keys]
-                    if usable:
-                        add((name, usable))
-                if rank <= before:
-                    ordered, repeated = False, True
-                before = rank
-            if not keys:
-                continue
-            if not ordered:
-                keys.sort(key=self._rank)
-            if repeated:  # the same text may come by two columns
-                keys = list(dict.fromkeys(keys))
-            result.append(Mapped(tuple(keys), values, refused))
-        return result
-
-    def _rank(self, key: Key) -> int:
-        return self._ranks[key[0]]
+        return [mapped for run in runs if (mapped := run(body, now)) is not None]
 
 
 def unusable(text: str) -> str | None:
@@ -152,29 +95,102 @@ def unusable(text: str) -> str | None:
     return None
 
 
-def _plan(schema: Schema, query: Query) -> _Plan:
-    return _Plan(compile_query(query).run, tuple(_column(schema, query, column) for column in query.columns))
+# --- what a query does with the values of its columns
 
 
-def _column(schema: Schema, query: Query, column: Column) -> _Column:
-    field = schema.fields[column.name]
-    kind = Kind(field.kind)
-    if column.name in query.by:
-        coerce = _SINGLE_KEYS[kind] if field.single else _strings_key
-        return column.name, None, coerce, field.rank or 0
-    if field.merge_op == "count":
-        return column.name, None, _one, -1
-    ready = _READY.get(kind)
+def _sink(schema: Schema, query: Query) -> Sink:
+    """Source that makes a `Mapped` of a query's columns, or None without a key.
+
+    Written out for each column: the usual class of its kind is taken as it is, all else through its `coercer`.
+    """
+    names: dict[str, Any] = {
+        "Mapped": Mapped, "NOBODY": NOBODY, "unusable": unusable, "refuse": Refusal, "take_keys": _take_keys,
+        "datetime": datetime, "INF": math.inf, "LIMIT": _INT_LIMIT,
+    }  # fmt: skip
+    columns: list[list[str]] = []
+    ranks: list[int] = []
+    several = False
+    for place, column in enumerate(query.columns):
+        field = schema.fields[column.name]
+        kind = Kind(field.kind)
+        name, to = f"name{place}", f"to{place}"
+        names[name] = column.name
+        if column.name in query.by:
+            ranks.append(field.rank or 0)
+            names[to] = _SINGLE_KEYS[kind] if field.single else _strings_key
+            several = several or not field.single
+            columns.append(_key_lines(name, to, single=field.single, text=kind == Kind.STRING))
+        else:
+            names[to] = coercer(kind)
+            columns.append(_value_lines(name, to, kind, column, count=field.merge_op == "count"))
+    after = ["if not keys: return None"]
+    if ranks != sorted(ranks):
+        names["rank"] = {each.name: each.rank or 0 for each in schema.identities}
+        after.append("keys.sort(key=lambda key: rank[key[0]])")
+    if several or len(set(ranks)) < len(ranks):  # the same text may come twice
+        after.append("keys = dict.fromkeys(keys)")
+    after.append("return Mapped((*keys,), values, (*refused,))")
+    before = ["keys = []", "values = []", "refused = []", "add = values.append"]
+    return Sink(before, columns, after, names)
+
+
+_SOME: Final = "v is not None and v is not M and not nil(v)"
+
+
+def _key_lines(name: str, to: str, *, single: bool, text: bool) -> list[str]:
+    if not single:
+        return [f"if {_SOME}:", f"    v = take_keys({name}, {to}(v), keys, refused)", f"    if v: add(({name}, v))"]
+    taken = ["if v.__class__ is str: v = v.strip() or M", f"elif {_SOME}: v = {to}(v)"]
+    return [
+        *(taken if text else [f"if {_SOME}: v = {to}(v)"]),
+        "else: v = M",
+        "if v is not M:",
+        # Most keys are seen to be usable at once.
+        "    if len(v) < 64 and v[0] not in '0-.' and v.lower() not in NOBODY: reason = None",
+        "    else: reason = unusable(v)",
+        f"    if reason is None: keys.append(({name}, v))",
+        f"    else: refused.append(refuse(({name}, v), reason))",
+    ]
+
+
+def _take_keys(name: str, texts: Value, keys: list[Key], refused: list[Refusal]) -> list[str]:
+    """Sorts the texts of an identity of several values into keys and refusals; gives the usable ones."""
+    good: list[str] = []
+    for text in texts or ():
+        reason = unusable(text)
+        if reason is None:
+            good.append(text)
+            keys.append((name, text))
+        else:
+            refused.append(Refusal((name, text), reason))
+    return good
+
+
+def _value_lines(name: str, to: str, kind: Kind, column: Column, *, count: bool) -> list[str]:
+    if count:
+        return [f"if {_SOME}: add(({name}, 1))"]
     made_by = column.expr.name if isinstance(column.expr, Call) else None
+    usual = _USUAL.get(kind)
+    # These aggregates give only what their kind takes.
     if made_by == "set" and kind in SETS:
-        ready = list
+        usual = ("list", "v")
     elif made_by == "valuect" and kind in {Kind.MAP_INT, Kind.MAP_INTSUM}:
-        ready = dict
-    return column.name, ready, coercer(kind), -1
+        usual = ("dict", "v")
+    coerced = [f"    v = {to}(v)", f"    if v is not M: add(({name}, v))"]
+    if usual is None:
+        return [f"if {_SOME}:", *coerced]
+    of, good = usual
+    return [f"if v.__class__ is {of}:", f"    if {good}: add(({name}, v))", f"elif {_SOME}:", *coerced]
 
 
-#: Compiled queries give no nil values, so these need no second look.
-_READY: Final[Mapping[Kind, type]] = {Kind.STRING: str, Kind.DATE: datetime, Kind.BOOL: bool}
+#: The class that values of a kind nearly always have, and what more must hold of them.
+_USUAL: Final[Mapping[Kind, tuple[str, str]]] = {
+    Kind.STRING: ("str", "v"),
+    Kind.DATE: ("datetime", "v.year > 1"),
+    Kind.BOOL: ("bool", "True"),
+    Kind.NUMBER: ("float", "-INF < v < INF"),
+    Kind.INT: ("int", "-LIMIT < v < LIMIT and v != NIL_INT"),
+}
 
 
 # --- to the kinds
@@ -227,12 +243,6 @@ def _date(value: Value) -> Value:
         if value is MISSING:
             return MISSING
     return value if value.year > 1 else MISSING
-
-
-def _one(value: Value) -> Value:
-    """What `count` adds for an event that had a value."""
-    del value
-    return 1
 
 
 def _strings(value: Value) -> Value:

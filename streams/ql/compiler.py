@@ -6,7 +6,7 @@ Compiled things hold no state but caches of bounded size, and belong to one thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -139,10 +139,35 @@ def compile_expression(node: Node, *, kinds: Mapping[str, str] = _NO_KINDS) -> C
     return CompiledExpression(frozenset(unit.names_read), evaluate, source)
 
 
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """What becomes of the values of a query's columns, as Python source.
+
+    `before` and `after` enclose all columns, `after` returns. `columns` has the lines of each, which find its value
+    in `v`; M is MISSING, `nil(v)` says whether there is a value, NIL_INT is the int that is none. They may use what
+    is in `names`, and must not raise.
+    """
+
+    before: Sequence[str]
+    columns: Sequence[Sequence[str]]
+    after: Sequence[str]
+    names: Mapping[str, Any]
+
+
 def compile_query(query: Query) -> CompiledQuery:
     """Compiles the columns and the condition of a query."""
+    run, source = compile_into(query, _pairs(query))
+    names = {each.name for tree in statement_expressions(query) for each in walk(tree) if isinstance(each, Ident)}
+    return CompiledQuery(frozenset(names), run, source)
+
+
+def compile_into(query: Query, sink: Sink) -> tuple[Callable[[Data, datetime], Any], str]:
+    """Compiles a query whose values go into `sink`; gives the function, and its source.
+
+    The function returns what `sink.after` returns, None when WHERE is not true.
+    """
     unit = Unit(Fields({}), fast=True, event=True)
-    unit.namespace.update(nil=is_nil, NIL_INT=NIL_INT)
+    unit.namespace.update(nil=is_nil, NIL_INT=NIL_INT, **sink.names)
     writer = Writer(unit)
     lines: list[str] = []
     if query.where is not None:
@@ -152,14 +177,32 @@ def compile_query(query: Query) -> CompiledQuery:
         )
         unit.namespace["careful_where"] = _careful(query.where)
     lines += _held(writer, query)
-    lines += ["out = []", "add = out.append"]
-    for index, column in enumerate(query.columns):
-        lines += _column(writer, index, column)
-    lines.append("return out")
+    lines += sink.before
+    for column, taken in zip(query.columns, sink.columns, strict=True):
+        lines += [*_column(writer, column), *taken]
+    lines += sink.after
     unit.add_entry("run", lines, otherwise="None")
     namespace, source = unit.make()
-    names = {each.name for tree in statement_expressions(query) for each in walk(tree) if isinstance(each, Ident)}
-    return CompiledQuery(frozenset(names), namespace["run"], source)
+    return namespace["run"], source
+
+
+def _pairs(query: Query) -> Sink:
+    """A list of (index of the column, value)."""
+    return Sink(
+        before=["out = []", "add = out.append"],
+        columns=[
+            [
+                "if v.__class__ is str:",
+                f"    if v: add(({index}, v))",
+                "elif v.__class__ is int:",
+                f"    if v != NIL_INT: add(({index}, v))",
+                f"elif v is not None and v is not M and not nil(v): add(({index}, v))",
+            ]
+            for index in range(len(query.columns))
+        ],
+        after=["return out"],
+        names={},
+    )
 
 
 def _held(writer: Writer, query: Query) -> list[str]:
@@ -178,23 +221,17 @@ def _held(writer: Writer, query: Query) -> list[str]:
     return lines
 
 
-def _column(writer: Writer, index: int, column: Column) -> list[str]:
+def _column(writer: Writer, column: Column) -> list[str]:
+    """The lines that put a column's value, or M, into `v`."""
     expression, careful = _in_column(writer, column)
-    kept = [
-        f"v = {expression}",
-        "if v.__class__ is str:",
-        f"    if v: add(({index}, v))",
-        "elif v.__class__ is int:",
-        f"    if v != NIL_INT: add(({index}, v))",
-        f"elif v is not None and v is not M and not nil(v): add(({index}, v))",
-    ]
+    value = f"v = {expression}"
     if column.guard is not None:
-        kept = [f"if {writer.condition(column.guard)}:", *(f"    {line}" for line in kept)]
+        value = f"v = ({expression}) if {writer.condition(column.guard)} else M"
     elif isinstance(column.expr, Ident):
-        return kept
+        return [value]
     name = writer.unit.fresh("careful")
     writer.unit.namespace[name] = _careful_column(column, careful)
-    return _guarded(kept, [f"v = {name}(data, now)", f"if not nil(v): add(({index}, v))"])
+    return _guarded([value], [f"v = {name}(data, now)"])
 
 
 def _in_column(writer: Writer, column: Column) -> tuple[str, Callable[[Writer], str]]:
@@ -259,7 +296,9 @@ __all__ = [
     "CompiledExpression",
     "CompiledFilter",
     "CompiledQuery",
+    "Sink",
     "compile_expression",
     "compile_filter",
+    "compile_into",
     "compile_query",
 ]

@@ -9,7 +9,7 @@ import orjson
 
 from streams.ql.coerce import first, number_of_text, text_of_date, texts, to_bool, to_date, to_int, to_number, to_text
 from streams.ql.functions.registry import example, function
-from streams.ql.missing import MISSING, Missing, Value, is_nil
+from streams.ql.missing import MISSING, NIL_INT, Missing, Value, is_nil
 
 
 @function(
@@ -177,8 +177,11 @@ def avg(x: Value, *more: Value) -> float | Missing:
 
 def total(x: Value, *more: Value) -> float | Missing:
     """Adds as `sum` does; 0 is a total like any other, as long as there was a number to add."""
-    if not more and x.__class__ is float and -math.inf < x < math.inf:  # what nearly all events bring
-        return x
+    if not more:  # what nearly all events bring
+        if x.__class__ is float and -math.inf < x < math.inf:
+            return x
+        if x.__class__ is int and NIL_INT < x < 2**63:
+            return float(x)
     numbers = _addends((x, *more), strict=True)
     if isinstance(numbers, Missing) or not numbers:
         return MISSING

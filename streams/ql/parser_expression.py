@@ -48,6 +48,8 @@ _POWER = {
     "/": _MULTIPLY,
     "%": _MULTIPLY,
 }
+#: The least whole number of 64 bits, without its minus.
+_LEAST_INT = "9223372036854775808"
 _CONSTANTS = {"null": None, "nil": None, "true": True, "false": False}
 
 
@@ -200,8 +202,11 @@ class ExpressionParser(Cursor):
         if key == "-":
             self.advance()
             if self.token.kind is TokenKind.NUMBER:
-                number = self.advance().value
+                token = self.advance()
+                number = token.value
                 assert not isinstance(number, str)  # noqa: S101 (the lexer's promise)
+                if self.source[token.at : token.end] == _LEAST_INT:  # its digits alone are beyond 64 bits
+                    number = int(_LEAST_INT)
                 return Literal(-number, at)
             return Unary("-", self.expression(_TIGHT), at)
         if key == "*":

@@ -50,6 +50,9 @@ FAILED_RETRY_S = 5
 #: Field names taken over from the store at the start, of all streams.
 _KNOWN_FIELDS = 100_000
 
+#: Events that one read of the recount looks at.
+_RECOUNT_EVENTS = 20_000
+
 #: How often a slowed upload looks whether it may go on, in seconds.
 _SLOW_S = 0.05
 
@@ -133,6 +136,8 @@ class Collector:
         self._full = False
         self._stopping = False
         self._retained_at = 0.0
+        self._uncounted: list[tuple[Lane, int, int]] = []
+        self._flushing = asyncio.Lock()
         _WRITABLE.set(1)
 
     @classmethod
@@ -153,7 +158,9 @@ class Collector:
         """
         heads = await database.read(event_log.heads)
         known = await database.read(lambda db: stream_store.known(db, _KNOWN_FIELDS))
+        counted = await database.read(stream_store.counted)
         self = cls(database, settings, heads, rules=rules, cursors=cursors, wake=wake)
+        self._uncounted = [(lane, counted[lane], heads[lane]) for lane in LANES]
         for stream, fields in known.items():
             self._seen.know(stream, fields)
         await anyio.to_thread.run_sync(self._reserve.take)
@@ -241,11 +248,34 @@ class Collector:
 
     async def flush(self) -> None:
         """Writes counts, fields and refusals now, so that they can be read."""
+        async with self._flushing:
+            await self._recount()
+            await self._flush()
+
+    async def _recount(self) -> None:
+        """Counts, once after the start, what a process that was killed had not written any more."""
+        while self._uncounted:
+            lane, after, head = self._uncounted[-1]
+            upto = min(head, after + _RECOUNT_EVENTS)
+            if upto > after:
+                found = await self._database.read(
+                    lambda db, lane=lane, after=after, upto=upto: stream_store.recount(db, lane, after, upto)  # type: ignore[misc]
+                )
+                for stream, events, last_us in found:
+                    self._seen.count(stream, last_us, events=events)
+            self._uncounted[-1] = (lane, upto, head)
+            if upto == head:
+                self._uncounted.pop()
+
+    async def _flush(self) -> None:
         counts, fields, rejects = self._seen.take(clock.now_us())
         if counts or fields or rejects:
+            heads = {lane.name: lane.head for lane in self._lanes.values()}
             keep = self._settings.retention.rejects
             try:
-                await self._database.write(lambda db: stream_store.note(db, counts, fields, rejects, keep))
+                await self._database.write(
+                    lambda db: stream_store.note(db, counts, fields, rejects, heads=heads, keep=keep)
+                )
             except BaseException:
                 self._seen.put_back(counts, fields, rejects)
                 raise

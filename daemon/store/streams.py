@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
+
+from daemon.store.events import LANES, Lane
 
 _COUNT: Final = """
 INSERT INTO stream (name, first_us, last_us, events, duplicates, rejects)
 SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) WHERE true
 ON CONFLICT (name) DO UPDATE SET last_us = max(last_us, excluded.last_us), events = events + excluded.events,
     duplicates = duplicates + excluded.duplicates, rejects = rejects + excluded.rejects"""
+_COUNTED: Final = "UPDATE stream_counted SET position = ? WHERE lane = ?"
+_UNCOUNTED: Final = "SELECT lane, position FROM stream_counted"
+_RECOUNT: Final = {
+    lane: f"""
+SELECT stream, count(*), max(received_us) FROM event_{lane} WHERE position > ? AND position <= ? GROUP BY stream"""  # noqa: S608
+    for lane in LANES
+}
 _FIELDS: Final = """
 INSERT INTO stream_field (stream, field, kind, first_us, last_us)
 SELECT value->>0, value->>1, value->>2, value->>3, value->>3 FROM json_each(?) WHERE true
@@ -106,16 +115,30 @@ RejectRow = tuple[int, str, str, str, str, str]
 FieldRow = tuple[str, str, str, int]
 
 
+def counted(db: sqlite3.Connection) -> dict[Lane, int]:
+    """Gives the positions up to which the counts know the events: a process that was killed had the rest in memory."""
+    return dict(db.execute(_UNCOUNTED).fetchall())
+
+
+def recount(db: sqlite3.Connection, lane: Lane, after: int, upto: int) -> list[tuple[str, int, int]]:
+    """Gives streams, with their numbers of events and the last arrivals, of some positions."""
+    return db.execute(_RECOUNT[lane], (after, upto)).fetchall()
+
+
 def note(
     db: sqlite3.Connection,
     counts: Sequence[Counts],
     fields: Sequence[FieldRow],
     rejects: Sequence[RejectRow],
+    *,
+    heads: Mapping[Lane, int],
     keep: int,
 ) -> None:
-    """Adds what was seen; of the rejects of all streams the last `keep` stay."""
+    """Adds what was seen of events up to the positions `heads`; of the rejects of all streams the last `keep` stay."""
     if counts:
         db.execute(_COUNT, (_json(counts),))
+        for lane, position in heads.items():
+            db.execute(_COUNTED, (position, lane))
     if fields:
         db.execute(_FIELDS, (_json(fields),))
     if rejects:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
+
+from daemon.web.unpack import GZIP_START, PACKINGS, PackingError, Unpacker
 
 #: Largest body of a request to the API (definitions, jobs), in bytes.
 API_BODY_BYTES = 1_000_000
@@ -42,23 +44,41 @@ async def read(request: web.Request, *, most: int = API_BODY_BYTES, silence_s: f
 
     Raises ApiError: 413 above `most` bytes, 408 when the sender is silent for `silence_s`, 400 when it is damaged.
     """
+    return b"".join([piece async for piece in pieces(request, most=most, silence_s=silence_s)])
+
+
+async def pieces(
+    request: web.Request, *, most: int, silence_s: float = SILENCE_S, files: bool = False
+) -> AsyncIterator[bytes]:
+    """Yields the body as it comes, unpacked in steps; raises as `read` does, and 415 for an unknown Content-Encoding.
+
+    files: a body that is a gzip file by its first bytes is unpacked too, whatever the headers say.
+    """
     if request.content_length is not None and request.content_length > most:
         raise _too_large(request.content_length, most)
-    parts: list[bytes] = []
+    packing = request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
+    if packing not in PACKINGS:
+        raise ApiError(415, f"Content-Encoding {packing[:100]!r}: accepted are gzip and deflate")
+    unpacker = Unpacker(packing)
     size = 0
+    first = True
+    more = True
     try:
-        while True:
+        while more:
             async with asyncio.timeout(silence_s):
-                part = await request.content.readany()
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                raise _too_large(size, most)
+                chunk = await request.content.readany()
+            if first and files and packing in {"", "identity"} and chunk[:2] == GZIP_START:
+                unpacker = Unpacker("gzip")
+            first = False
+            more = bool(chunk)
+            for piece in unpacker.feed(chunk) if chunk else unpacker.end():
+                size += len(piece)
+                if size > most:
+                    raise _too_large(size, most)
+                yield piece
     except TimeoutError as error:
         raise ApiError(408, f"the body stopped coming for {silence_s:g} s") from error
-    except (web.RequestPayloadError, HttpProcessingError) as error:
+    except (web.RequestPayloadError, HttpProcessingError, PackingError) as error:
         raise ApiError(400, f"the body is damaged: {error}") from error
 
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 import orjson
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon import clock
-from daemon.settings import Settings
 from daemon.store.collector import Collector, NotAcceptedError
-from daemon.web import auth
+from daemon.web import auth, body
 from daemon.web.body import ApiError
 from daemon.web.collect_json import LINES
 from daemon.web.collecting import (
@@ -54,10 +50,6 @@ BATCH_EVENTS = 512
 #: Lines, and about as many bytes, that are read without a look at the time.
 _SLICE_LINES = 128
 _SLICE_BYTES = 32 * 1024
-
-#: A packed body is unpacked in steps of so many bytes.
-_UNPACK_BYTES = 256 * 1024
-_GZIP = b"\x1f\x8b"
 
 
 class _Reader(Protocol):
@@ -114,14 +106,12 @@ async def collect_bulk(request: web.Request) -> web.StreamResponse:
     kind = content_type_of(request, _KNOWN)
     rules = rules_of(request, settings, bulk=True)
     most = settings.collect.upload_bytes
-    if (request.content_length or 0) > most:
-        raise ApiError(413, f"the body has {request.content_length} bytes; at most {most} are accepted")
     tally = Tally(place="line", dryrun=flag(request, "dryrun"), filename=request.query.get("filename"))
     drop = flag(request, "droperrors")
     upload = _Upload(request, collector, stream, rules, tally, drop=drop)
-    upload.choose(kind)
     try:
-        async for chunk in _chunks(request, settings, most):
+        upload.choose(kind)
+        async for chunk in body.pieces(request, most=most, silence_s=settings.server.body_timeout_s, files=True):
             if not await upload.feed(chunk):
                 break
         else:
@@ -274,45 +264,6 @@ def _slice_end(lines: list[bytes], at: int) -> int:
         if size > _SLICE_BYTES:
             return index + 1
     return end
-
-
-async def _chunks(request: web.Request, settings: Settings, most: int) -> AsyncIterator[bytes]:
-    """Yields the body as it comes, unpacked where it is a gzip file by its content, at most `most` bytes."""
-    silence_s = settings.server.body_timeout_s
-    unpack: zlib._Decompress | None = None
-    begun = False
-    size = 0
-    while True:
-        try:
-            async with asyncio.timeout(silence_s):
-                chunk = await request.content.readany()
-        except TimeoutError as error:
-            raise ApiError(408, f"the body stopped coming for {silence_s:g} s") from error
-        except (web.RequestPayloadError, HttpProcessingError) as error:
-            raise ApiError(400, f"the body is damaged: {error}") from error
-        if not chunk:
-            if unpack is not None and not unpack.eof:
-                raise ApiError(400, "the body is damaged: the gzip file is not complete")
-            return
-        if not begun:
-            begun = True
-            unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if chunk[:2] == _GZIP else None
-        while chunk:
-            if unpack is None:
-                piece, chunk = chunk, b""
-            else:
-                try:
-                    piece = unpack.decompress(chunk, _UNPACK_BYTES)
-                except zlib.error as error:
-                    raise ApiError(400, f"the body is damaged: {error}") from error
-                chunk = unpack.unconsumed_tail
-                if unpack.eof and unpack.unused_data.strip(b"\0"):
-                    chunk, unpack = unpack.unused_data, zlib.decompressobj(zlib.MAX_WBITS | 16)
-            size += len(piece)
-            if size > most:
-                raise ApiError(413, f"the body has more than {most} bytes; no more are accepted")
-            if piece:
-                yield piece
 
 
 def _plainly(error: NotAcceptedError, message: str) -> NotAcceptedError:

@@ -38,6 +38,12 @@ CREATE TABLE stream (
     duplicates  INTEGER NOT NULL DEFAULT 0,
     rejects     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+-- Up to which position of each lane the counts above know the events; the rest is counted at the start.
+CREATE TABLE stream_counted (
+    lane     TEXT PRIMARY KEY CHECK (lane IN ('realtime', 'bulk')),
+    position INTEGER NOT NULL
+) STRICT;
+INSERT INTO stream_counted (lane, position) VALUES ('realtime', 0), ('bulk', 0);
 CREATE TABLE stream_field (
     stream   TEXT NOT NULL,
     field    TEXT NOT NULL,

@@ -64,7 +64,9 @@ class Cursor:
         """Gives the two cursors: trigger id and profile id up to which all is done with."""
         live, backfill = self.unsettled()
         read_to = max(self.read_to, head) if self.caught_up else self.read_to
-        return read_to if live is None else live - 1, self.backfill_read_to if backfill is None else backfill - 1
+        # What was sent before its page stands beyond the page that was read last.
+        profile = self.backfill_read_to if backfill is None else min(self.backfill_read_to, backfill - 1)
+        return read_to if live is None else live - 1, profile
 
     def progress(self, head: int) -> Progress:
         """Gives what is to be stored, and forgets what the cursors have passed."""

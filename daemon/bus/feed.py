@@ -6,12 +6,14 @@ whatever the concurrency. Pages of the log and pages of members alternate, so th
 
 Why a backfill is never stale: a page of members holds only memberships that have not changed since the subscription
 began, as of the page's reading. A later change stands in the log behind all that was read before, so its message
-comes into the queue after the page's, and order per profile keeps it there.
+comes into the queue after the page's, and order per profile keeps it there. Where a profile's first live message comes
+before the page that has the rest of its memberships, these are sent first, so that trigger ids grow for each profile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -25,7 +27,7 @@ from daemon.bus.messages import Builder
 from daemon.model.subscription import Outcome
 from daemon.store import trigger_log
 from daemon.store.database import Database
-from daemon.store.trigger_log import Member
+from daemon.store.trigger_log import Member, Page
 from streams.trigger import TriggerRow
 
 #: Messages that are read ahead of their sending, at most; their profiles are not.
@@ -36,6 +38,8 @@ MEMBER_PAGE = 100
 #: Profiles read in one step before their sending: how many, and of how many characters in all.
 BODIES = 64
 BODY_BUDGET = 1_000_000
+#: Members that are sent before their page, at most: they are remembered until the page comes.
+AHEAD = 10_000
 #: How long messages are made before the loop gets its turn, in seconds.
 SLICE_S = 0.001
 
@@ -43,13 +47,16 @@ SLICE_S = 0.001
 class _Pending:
     """A message that is to be sent; `place` is its first trigger id, of a backfill its profile."""
 
-    __slots__ = ("backfill", "body", "place", "profile", "read_at", "rows", "snapshot")
+    __slots__ = ("ahead", "backfill", "body", "place", "profile", "read_at", "rows", "snapshot")
 
-    def __init__(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, read_at: float) -> None:
+    def __init__(
+        self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, ahead: bool, read_at: float
+    ) -> None:
         self.rows = rows
         self.profile = rows[0].profile_id
         self.snapshot = snapshot  # the trigger whose kept fields are the profile's last
         self.backfill = backfill
+        self.ahead = ahead  # of a backfill, sent before its page
         self.place = self.profile if backfill else rows[0].id
         self.read_at = read_at
         self.body: str | None = None  # "" once it is known that there is none
@@ -70,7 +77,7 @@ class _Loan:
         self.exits = sum(each.exits for each in messages)
         # An ordered run settles in order, and may hold very many: the first places are enough.
         self.live: list[int] = [] if ordered else live
-        self.backfill: list[int] = [] if ordered else backfill
+        self.backfill = [each.place for each in pending if each.ahead] if ordered else backfill
         self.profiles: list[int] = [] if ordered else [each.profile for each in pending]
 
 
@@ -145,6 +152,7 @@ class Feed:
         self._lease_number = 0
         self._busy: dict[int, int] = {}
         self._members_next = False
+        self._sent_ahead: set[int] = set()
         self._changed = asyncio.Event()
         self._assembling = asyncio.Lock()
         self._reader = cursor.reader
@@ -316,15 +324,39 @@ class Feed:
     async def _read_log(self) -> None:
         cursor = self._cursor
         cursor.touched = False
-        page = await self._state.read(lambda db: trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE))
+        sent = self._sent_before_their_page()
+
+        def read(db: sqlite3.Connection) -> tuple[Page, list[Member]]:
+            page = trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE)
+            if sent is None or cursor.backfill_trigger is None:
+                return page, []
+            people = {row.profile_id for row in page.triggers if row.profile_id > cursor.backfill_read_to} - sent
+            wanted = cursor.wanted.audiences
+            return page, trigger_log.members_of(db, wanted, cursor.backfill_trigger, people)
+
+        page, members = await self._state.read(read)
+        before = {profile: list(group) for profile, group in groupby(members, lambda each: each.profile_id)}
         self._must_be_current()
         for _, group in groupby(page.triggers, lambda row: (row.commit_id, row.profile_id)):
             rows = list(group)
             if rows[0].id not in cursor.done_live:
+                profile = rows[0].profile_id
+                if profile in before:
+                    self._sent_ahead.add(profile)
+                    enters = [_as_enter(each) for each in before.pop(profile)]
+                    self._enqueue(enters, None, backfill=True, ahead=True)
                 snapshot = next((row.id for row in rows if row.id in page.with_snapshot), None)
                 self._enqueue(rows, snapshot, backfill=False)
         cursor.read_to = max(cursor.read_to, page.read_to)
         cursor.caught_up = page.read_to >= page.head and not cursor.touched
+
+    def _sent_before_their_page(self) -> set[int] | None:
+        """Gives whose other memberships were sent already; None where nobody's are sent before their page."""
+        cursor = self._cursor
+        if not cursor.backfilling or cursor.backfill_ended or len(cursor.wanted.audiences) == 1:
+            return None  # of one audience, a live message says that the membership of the beginning is over
+        sent = self._sent_ahead | cursor.done_backfill
+        return sent if len(sent) < AHEAD else None
 
     async def _read_members(self) -> None:
         cursor = self._cursor
@@ -336,7 +368,7 @@ class Feed:
         )
         self._must_be_current()
         for profile, group in groupby(page.members, lambda member: member.profile_id):
-            if profile not in cursor.done_backfill:
+            if profile not in cursor.done_backfill and profile not in self._sent_ahead:
                 self._enqueue([_as_enter(member) for member in group], None, backfill=True)
         if page.read_to is not None:
             cursor.backfill_read_to = page.read_to
@@ -350,10 +382,11 @@ class Feed:
         if self._reader is not self._cursor.reader:
             raise RuntimeError("this run was given up; another one reads the subscription")
 
-    def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool) -> None:
+    def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, ahead: bool = False) -> None:
         self._read_number += 1
         read_at = asyncio.get_running_loop().time()
-        self._queue[self._read_number] = _Pending(rows, snapshot, backfill=backfill, read_at=read_at)
+        pending = _Pending(rows, snapshot, backfill=backfill, ahead=ahead, read_at=read_at)
+        self._queue[self._read_number] = pending
 
     def _finish_backfill(self) -> None:
         cursor = self._cursor
@@ -373,7 +406,8 @@ class Feed:
         for pending in self._queue.values():
             if pending.backfill:
                 backfill.append(pending.place)
-                break
+                if not pending.ahead:  # those of pages come in order
+                    break
         return min(live, default=None), min(backfill, default=None)
 
 

@@ -30,6 +30,13 @@ MEMBERS = """SELECT json_group_array(json_array(trigger_id, profile_id, audience
         ON m.audience = wanted.value AND m.member = 1 AND m.profile_id > ?3 AND m.profile_id <= ?4
         WHERE m.trigger_id <= ?2 ORDER BY m.profile_id, m.trigger_id)"""
 
+# The same of the profiles ?3 (JSON) alone.
+MEMBERS_OF = """SELECT json_group_array(json_array(trigger_id, profile_id, audience, entered_us))
+    FROM (SELECT m.trigger_id, m.profile_id, m.audience, m.entered_us
+        FROM json_each(?3) AS wanted CROSS JOIN membership AS m ON m.profile_id = wanted.value AND m.member = 1
+        WHERE m.audience IN (SELECT value FROM json_each(?1)) AND m.trigger_id <= ?2
+        ORDER BY m.profile_id, m.trigger_id)"""
+
 # How many of the first ?3 members of the audience ?1 after the profile ?2 there are, and the last: a page's end.
 PAGE_END = """SELECT count(*), max(profile_id) FROM (SELECT profile_id FROM membership
     WHERE audience = ?1 AND member = 1 AND profile_id > ?2 ORDER BY profile_id LIMIT ?3)"""
@@ -160,6 +167,16 @@ def members(
     last_profile = read_to if read_to is not None else 2**63 - 1
     text = db.execute(MEMBERS, (wanted, up_to_trigger, after, last_profile)).fetchone()[0]
     return MemberPage([Member(*row) for row in orjson.loads(text)], read_to)
+
+
+def members_of(
+    db: sqlite3.Connection, audiences: Collection[int], up_to_trigger: int, profile_ids: Collection[int]
+) -> list[Member]:
+    """Reads the memberships of these profiles that have not changed since `up_to_trigger`."""
+    wanted = orjson.dumps(sorted(audiences)).decode()
+    among = orjson.dumps(sorted(profile_ids)).decode()
+    text = db.execute(MEMBERS_OF, (wanted, up_to_trigger, among)).fetchone()[0]
+    return [Member(*row) for row in orjson.loads(text)]
 
 
 class Bodies(NamedTuple):

@@ -5,18 +5,24 @@ Audiences are known by number. An event costs the audiences that read a field th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from streams.merge import Value, microseconds, moment
 from streams.profile import META_NAMES, Profile, fields_read
-from streams.ql.compiler import CompiledFilter
+from streams.ql.compiler import MATCH, CompiledFilter, fuse
 from streams.schema import Schema
 
 _SECOND: Final = timedelta(seconds=1)
 #: Different changes that are remembered; beyond, all are forgotten and found again.
 _REMEMBERED: Final = 4096
+#: A combination of audiences gets a function of its own when it is asked for the so-manieth time; so many get one, of
+#: pieces with so many audiences each.
+_FUSED_AFTER: Final = 32
+_MOST_FUSED: Final = 128
+_FUSED_FROM: Final = 2
+_FUSED: Final = 32
 
 
 class AudienceSet:
@@ -37,6 +43,8 @@ class AudienceSet:
         self.timed: tuple[int, ...] = tuple(sorted(self._boundary.keys() | self._expiring))
         """The audiences whose membership time alone can change."""
         self._touched: dict[int, tuple[int, ...]] = {}
+        self._uses: dict[tuple[int, ...], int] = {}
+        self._fused: dict[tuple[int, ...], tuple[Callable[[Mapping[str, Value], datetime], int], ...]] = {}
 
     def touched(self, changed: int) -> tuple[int, ...]:
         """Gives the audiences that an event can touch which changed these fields (bits), ascending."""
@@ -64,6 +72,35 @@ class AudienceSet:
             match, ok = evaluate[number](values, now)
             result.append(match and ok)
         return result
+
+    def matched(self, numbers: tuple[int, ...], profile: Profile, now: datetime) -> int:
+        """Gives the bit `1 << number` for each of the audiences that the profile is a member of.
+
+        What `evaluate` gives, at a fraction of its cost for the same `numbers` again and again.
+        """
+        if self.reads_meta:
+            profile.refresh_meta()
+        values = profile.values
+        fused = self._fused.get(numbers)
+        if fused is None:
+            uses = self._uses.get(numbers, 0) + 1
+            if uses < _FUSED_AFTER or len(self._fused) >= _MOST_FUSED or len(numbers) < _FUSED_FROM:
+                if len(self._uses) >= _REMEMBERED:
+                    self._uses.clear()
+                self._uses[numbers] = uses
+                found = 0
+                for number in numbers:
+                    if self._evaluate[number](values, now) == MATCH:
+                        found |= 1 << number
+                return found
+            fused = self._fused[numbers] = tuple(
+                fuse({number: self.audiences[number] for number in numbers[start : start + _FUSED]})
+                for start in range(0, len(numbers), _FUSED)
+            )
+        found = 0
+        for members in fused:
+            found |= members(values, now)
+        return found
 
     def boundary(self, numbers: Iterable[int], profile: Profile, now: datetime) -> int | None:
         """Gives the first moment (µs) after `now` at which time alone could change one of these memberships.

@@ -93,14 +93,9 @@ class Evaluator:
     def matched(self, profile: Profile, numbers: Sequence[int], now: datetime) -> int:
         """Gives a bit for each of the audiences that the profile is in at a moment."""
         try:
-            verdicts = self._set.evaluate(numbers, profile, now)
+            return self._set.matched(tuple(numbers), profile, now)
         except Exception:  # noqa: BLE001  (a defect in one filter must not stop all: they are asked one by one)
-            verdicts = [self._verdict(number, profile, now) for number in numbers]
-        mask = 0
-        for number, verdict in zip(numbers, verdicts, strict=True):
-            if verdict:
-                mask |= 1 << number
-        return mask
+            return sum(1 << number for number in set(numbers) if self._verdict(number, profile, now))
 
     def _verdict(self, number: int, profile: Profile, now: datetime) -> bool:
         try:

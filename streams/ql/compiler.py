@@ -50,6 +50,8 @@ class CompiledFilter:
     evaluate: Callable[[Data, datetime], Verdict]
     boundary: Callable[[Data, datetime], datetime | None]
     source: str = field(default="", repr=False)
+    where: Node | None = field(default=None, repr=False)
+    kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,31 @@ def compile_filter(
         evaluate=evaluate,
         boundary=boundary_of(clockwork, fields, evaluate),
         source=source,
+        where=where,
+        kinds=kinds,
     )
+
+
+def fuse(filters: Mapping[int, CompiledFilter]) -> Callable[[Data, datetime], int]:
+    """Makes one function of many filters: its result has the bit `1 << number` for each of them that matches.
+
+    It costs a fraction of asking one after the other, and gives the same. A filter with includes is asked as it is.
+    """
+    kinds = next((each.kinds for each in filters.values()), _NO_KINDS)
+    unit = Unit(Fields(kinds), fast=True)
+    unit.namespace["YES"] = MATCH
+    writer = Writer(unit)
+    lines = ["found = 0"]
+    for number, each in filters.items():
+        taken = f"found |= {1 << number}"
+        asked = f"if {unit.bind(each.evaluate)}(data, now) is YES: {taken}"
+        if each.where is None or each.includes or each.kinds != kinds:
+            lines.append(asked)
+        else:
+            lines += _guarded([f"if {writer.condition(each.where)}: {taken}"], [asked])
+    unit.add_entry("members", [*lines, "return found"], otherwise="0")
+    members: Callable[[Data, datetime], int] = unit.make()[0]["members"]
+    return members
 
 
 def compile_expression(node: Node, *, kinds: Mapping[str, str] = _NO_KINDS) -> CompiledExpression:
@@ -301,4 +327,5 @@ __all__ = [
     "compile_filter",
     "compile_into",
     "compile_query",
+    "fuse",
 ]

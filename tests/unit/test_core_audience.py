@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streams.audience import AudienceSet
 from streams.identity import Resolution
@@ -76,6 +78,46 @@ def test_every_event_touches_an_audience_that_reads_meta_fields():
 
 def test_what_cannot_be_evaluated_is_no_member():
     assert audiences("NOT (last)").evaluate((1,), profile_of(), NOW) == [False]
+
+
+CONDITIONS = (
+    "Spent > 2",
+    "Spent BETWEEN 1 AND 3",
+    'last > "now-3d"',
+    'AND (last < "now-1d", Spent >= 1)',
+    "genres.rock >= 2",
+    'tags INTERSECTS ("a", "c")',
+    'NOT tags INTERSECTS ("a")',
+    "NOT (last)",
+    "Spent / genres > 1",
+    'user_id = "u1"',
+    "EXISTS nothing",
+    "unknown != 5",
+    "_num_events > 0",
+    "*",
+)
+
+
+FUSED = audiences(*CONDITIONS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    spent=st.none() | st.integers(0, 4).map(float),
+    days=st.none() | st.integers(0, 5),
+    genres=st.none() | st.dictionaries(st.sampled_from(["rock", "pop"]), st.integers(1, 3), min_size=1),
+    tags=st.none() | st.lists(st.sampled_from("abc"), min_size=1, unique=True),
+)
+def test_many_filters_in_one_function_say_what_each_says(spent, days, genres, tags):
+    last = None if days is None else NOW - timedelta(days=days)
+    given_values = {"Spent": spent, "last": last, "genres": genres, "tags": tags}
+    profile = profile_of(*((name, value) for name, value in given_values.items() if value is not None))
+    known, numbers = FUSED, tuple(FUSED.audiences)
+    for _ in range(40):
+        one_by_one = [
+            number for number, member in zip(numbers, known.evaluate(numbers, profile, NOW), strict=True) if member
+        ]
+        assert known.matched(numbers, profile, NOW) == sum(1 << number for number in one_by_one)
 
 
 def test_the_boundary_is_the_earliest_of_those_asked_for():

@@ -50,8 +50,10 @@ SWITCH_S = 0.001
 
 #: When the cycle collector looks, by allocations and by its younger generations. Events and profiles hold no cycles
 #: and go by their reference counts; with the interpreter's defaults, searching the profile cache again and again for
-#: cycles costs as much as mapping the events (measured), and each whole search would stop the loop for 100 ms and more.
-COLLECT = (10_000, 10, 1_000)
+#: cycles costs as much as mapping the events (measured). A search stops the loop for as long as what it looks at is
+#: large: some 10,000 objects at a time are 10 ms at most, 100,000 were 60; the whole is searched once in millions of
+#: events.
+COLLECT = (2_000, 4, 5_000)
 
 #: From the signal to the end. What has been answered with 2xx is on disk, so ending in the middle loses nothing.
 END_S = 9.5

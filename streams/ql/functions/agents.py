@@ -1,7 +1,7 @@
 """What a User-Agent says of the browser, read as mssola's library reads it.
 
 The text is products ("Chrome/23.0") with comments in parentheses; platform and system stand in the first comment and
-are given as written there. Whether it is a bot is asked of ua-parser too, which knows more of them.
+are given as written there. A bot is who says where it is described, or whose only product is named like one.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-
-import ua_parser
 
 from streams.ql.coerce import first
 from streams.ql.functions.registry import example, function
@@ -21,6 +19,11 @@ _PRODUCT = re.compile(r"([^\s/(\[]*)(?:/(\S*))?\s*")
 _BOT_WORD = re.compile(r"bot|crawler|sp[iy]der|search|worm|fetch|nutch", re.IGNORECASE)
 _SITE = re.compile(r"https?://.+\.\w+")
 _VERSION_OF_IE = {"4.0": "8.0", "5.0": "9.0", "6.0": "10.0"}
+_FEATURES = (
+    "bot", "mobile", "mozilla", "platform", "os", "engine", "engine_version", "browser", "browser_version",
+)  # fmt: skip
+#: What stands in the system's place where it is the next: "Linux; U; Android 1.5".
+_NO_SYSTEM = frozenset({"U", "arm_64"})
 _LINUX = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.11 (KHTML, like Gecko) Chrome/23.0.1271.97 Safari/537.11"
 _WINDOWS = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -107,27 +110,31 @@ def useragent_map(x: Value) -> dict[str, str] | Missing:
 def _features(text: str) -> tuple[tuple[str, str], ...]:
     sections = _sections(text)
     top = sections[0]
-    engine, engine_version, browser, version = _browser(sections)
-    platform, system, mobile = _system(top, engine)
-    mobile = mobile or any(section.name == "Mobile" for section in sections)
-    mozilla = top.version if top.name in {"Mozilla", "Dalvik"} else ""
+    found = dict.fromkeys(_FEATURES, "")
+    found["mozilla"] = top.version if top.name == "Mozilla" else ""
+    mobile = any(section.name == "Mobile" for section in sections)
+    if top.name == "Opera":
+        mobile |= _opera(sections, found)
+    elif top.name == "Dalvik":  # Android's own machine: no browser, but it speaks as Mozilla 5.0
+        found["mozilla"] = "5.0"
+        mobile |= _dalvik(top.comment, found)
+    elif top.name == "okhttp":
+        mobile = True
+        found.update(browser="OkHttp", browser_version=top.version)
+    else:
+        if top.name == "Mozilla":
+            mobile |= _mozilla(sections, found)
+        else:
+            _products(sections, found)
+        if top.name != "Mozilla" or not found["engine"]:  # weird: it is what it says first
+            found.update(browser=top.name, browser_version=top.version, mozilla="")
     name = _bot_name(text, sections)
     if name is not None:
-        browser, version = name
-        engine = engine_version = system = platform = ""
-    return tuple(
-        {
-            "bot": "false" if name is None else "true",
-            "mobile": "true" if mobile else "false",
-            "mozilla": "5.0" if top.name == "Dalvik" else mozilla,
-            "platform": platform,
-            "os": system,
-            "engine": engine,
-            "engine_version": engine_version,
-            "browser": browser,
-            "browser_version": version,
-        }.items()
-    )
+        found.update(dict.fromkeys(("platform", "os", "engine", "engine_version"), ""))
+        found.update(browser=name[0], browser_version=name[1], mozilla=top.version if top.name == "Mozilla" else "")
+    found["bot"] = "false" if name is None else "true"
+    found["mobile"] = "true" if mobile else "false"
+    return tuple(found.items())
 
 
 def _sections(text: str) -> list[_Section]:
@@ -150,7 +157,7 @@ def _sections(text: str) -> list[_Section]:
         if name or comment:
             sections.append(_Section(name, version, comment))
         at = after
-    return sections or [_Section(text, "", ())]
+    return sections or [_Section("", "", ())]
 
 
 def _closing(text: str, opening: int) -> int:
@@ -164,96 +171,142 @@ def _closing(text: str, opening: int) -> int:
     return len(text)
 
 
-def _browser(sections: list[_Section]) -> tuple[str, str, str, str]:
-    """Engine and its version, browser and its version."""
+def _opera(sections: list[_Section], found: dict[str, str]) -> bool:
+    """Fills in what Opera says of itself; gives whether it runs on a mobile device."""
     top, *rest = sections
-    if top.name == "Opera":
-        return "Presto", rest[0].version if rest else "", "Opera", top.version
-    if top.name == "Dalvik":
-        return "", "", "", ""
+    found.update(browser="Opera", browser_version=top.version, engine="Presto")
+    found["engine_version"] = rest[0].version if rest else ""
+    if not top.comment:
+        return False
+    first, *others = top.comment
+    if first.startswith("Windows"):
+        found.update(platform="Windows", os=first)
+        return False
+    found.update(platform=first, os=others[0] if others else first)
+    return first.startswith("Android")
+
+
+def _dalvik(comment: tuple[str, ...], found: dict[str, str]) -> bool:
+    if not comment or not comment[0].startswith("Linux"):
+        return False
+    found.update(platform=comment[0], os=comment[2] if len(comment) > 2 else "")
+    return True
+
+
+def _mozilla(sections: list[_Section], found: dict[str, str]) -> bool:
+    """Fills in what a browser says that speaks as Mozilla does; gives whether it runs on a mobile device."""
+    comment = sections[0].comment
+    _products(sections, found)
+    if comment and comment[0] != "compatible":
+        known = (name for name in ("Windows", "Symbian", "webOS") if comment[0].startswith(name))
+        found["platform"] = "BlackBerry" if comment[0] == "BB10" else next(known, comment[0])
+    if found["platform"] == "Windows":
+        found["os"] = comment[0]
+    match found["engine"]:
+        case "Trident":
+            found["platform"] = "Windows"
+            found["os"] = found["os"] or (comment[2] if len(comment) > 2 else "Windows NT 4.0")
+            return any(part.startswith("IEMobile") for part in comment)
+        case "Gecko":
+            return _gecko(comment, found)
+        case "AppleWebKit":
+            return _webkit(comment, found)
+    return False
+
+
+def _products(sections: list[_Section], found: dict[str, str]) -> None:
+    """Fills in engine and browser by the products that follow the first."""
+    top, *rest = sections
     if not rest:
-        return _old_explorer(top)
-    engine, products = rest[0], rest[1:]
-    if engine.name == "like" and products and products[0].name == "Gecko":
-        version = next((part[3:] for part in top.comment if part.startswith("rv:")), "")
-        return "Trident", "", "Internet Explorer", version
+        if len(top.comment) > 1 and top.comment[0] == "compatible" and top.comment[1].startswith("MSIE"):
+            token = next((part[8:] for part in top.comment if part.startswith("Trident/")), "")
+            found.update(engine="Trident", browser="Internet Explorer")
+            found["browser_version"] = _VERSION_OF_IE.get(token) or top.comment[1][4:].strip()
+        return
+    engine, *products = rest
+    found.update(engine=engine.name, engine_version=engine.version)
     if not products:
-        return engine.name, engine.version, "" if top.name == "Mozilla" else top.name, ""
+        return
     # On some systems the engine's comment is followed by a word without a version.
     product = products[1] if not products[0].version and len(products) > 1 else products[0]
-    if engine.name == "Gecko":
-        named = products[2] if products[0].name == "MRA" and len(products) > 2 else products[0]
-        return engine.name, engine.version, named.name, named.version or product.version
+    found["browser_version"] = product.version
     if engine.name == "AppleWebKit":
-        last = products[-1]
-        if last.name == "Edge":
-            return "EdgeHTML", "", "Edge", last.version
-        if last.name in _CHROMIUM_KIN:
-            return engine.name, engine.version, _CHROMIUM_KIN[last.name], last.version
-        kin = next((each for each in products if each.name == "YaBrowser"), None)
-        if kin is not None:
-            return engine.name, engine.version, kin.name, kin.version
-        return engine.name, engine.version, _WEBKIT.get(product.name, "Safari"), product.version
-    return engine.name, engine.version, "", product.version
+        name, version = _webkit_browser(sections, product)
+        found.update(browser=name, browser_version=version)
+        if name == "Edge" and sections[-1].name == "Edge":
+            found.update(engine="EdgeHTML", engine_version="")
+    elif engine.name == "Gecko":
+        named = products[2] if products[0].name == "MRA" and len(products) > 2 else products[0]
+        found.update(browser=named.name, browser_version=named.version or product.version)
+    elif engine.name == "like" and products[0].name == "Gecko":
+        version = next((part[3:] for part in top.comment if part.startswith("rv:")), "")
+        found.update(engine="Trident", engine_version="", browser="Internet Explorer", browser_version=version)
 
 
-#: Browsers that call themselves Chrome first and say who they are in the last product.
-_CHROMIUM_KIN = {"OPR": "Opera", "Edg": "Edge", "EdgA": "Edge", "EdgiOS": "Edge"}
-_WEBKIT = {"Chrome": "Chrome", "CriOS": "Chrome", "Chromium": "Chromium", "FxiOS": "Firefox"}
+def _webkit_browser(sections: list[_Section], product: _Section) -> tuple[str, str]:
+    """Name and version: most call themselves Chrome or Safari, and say who they are in one of the last products."""
+    last = sections[-1]
+    if last.name == "Mobile":
+        return "Mobile App", ""
+    for place, names in ((-1, _LAST), (-3, _THIRD_TO_LAST), (-2, _SECOND_TO_LAST)):
+        if sections[place].name in names:
+            return names[sections[place].name], sections[place].version
+    return _WEBKIT.get(product.name, "Safari"), product.version
 
 
-def _old_explorer(top: _Section) -> tuple[str, str, str, str]:
-    comment = top.comment
-    if len(comment) < 2 or comment[0] != "compatible" or not comment[1].startswith("MSIE"):
-        return "", "", "" if top.name == "Mozilla" else top.name, "" if top.name == "Mozilla" else top.version
-    token = next((part[8:] for part in comment if part.startswith("Trident/")), "")
-    return "Trident", "", "Internet Explorer", _VERSION_OF_IE.get(token) or comment[1][4:].strip()
+_LAST = {"Edge": "Edge", "Edg": "Edge", "OPR": "Opera"}
+_SECOND_TO_LAST = {"Electron": "Electron", "DuckDuckGo": "DuckDuckGo", "PhantomJS": "PhantomJS"}
+_THIRD_TO_LAST = {"YaBrowser": "YaBrowser", "coc_coc_browser": "Coc Coc"}
+_WEBKIT = {
+    "Chrome": "Chrome",
+    "CriOS": "Chrome",
+    "HeadlessChrome": "Headless Chrome",
+    "Chromium": "Chromium",
+    "GSA": "Google App",
+    "FxiOS": "Firefox",
+}
 
 
-def _system(top: _Section, engine: str) -> tuple[str, str, bool]:
-    """Platform, system, and whether both tell of a mobile device."""
-    comment = top.comment
-    if not comment or top.name not in {"Mozilla", "Opera"}:
-        return "", "", False
-    if top.name == "Opera":
-        if comment[0].startswith("Windows"):
-            return "Windows", comment[0], False
-        return comment[0], comment[1] if len(comment) > 1 else comment[0], comment[0].startswith("Android")
-    if engine == "Trident":
-        windows = next((part for part in comment if part.startswith("Windows")), "")
-        return "Windows", windows, any(part.startswith("IEMobile") for part in comment)
-    if comment[0] == "compatible":
-        return "", "", False
-    platform = next((name for name in ("Windows", "Symbian", "webOS") if comment[0].startswith(name)), comment[0])
-    platform = "BlackBerry" if platform == "BB10" else platform
-    if engine == "Gecko":
-        return _gecko_system(platform, comment)
-    if platform == "Linux":
-        stated = comment[2:3] if comment[1:2] == ("U",) else comment[1:2]
-        return platform, stated[0] if stated else "", bool(stated)
-    if comment[0].startswith("Windows") and len(comment[0]) > len("Windows"):
-        return platform, comment[0], False
-    if platform == "Symbian":
-        return platform, comment[0], True
-    if platform == "webOS":
-        return platform, "Palm", True
+def _gecko(comment: tuple[str, ...], found: dict[str, str]) -> bool:
     if len(comment) < 2:
-        return platform, "", False
-    return platform, comment[1] if len(comment) < 3 else comment[2], False
+        return False
+    if comment[1] in _NO_SYSTEM:
+        found["os"] = comment[2] if len(comment) > 2 else comment[1]
+    elif "Android" in found["platform"]:
+        found.update(platform=comment[1], os=found["platform"])
+        return True
+    elif comment[0] in {"Mobile", "Tablet"}:
+        found["os"] = "FirefoxOS"
+        return True
+    else:
+        found["os"] = found["os"] or comment[1]
+    return False
 
 
-def _gecko_system(platform: str, comment: tuple[str, ...]) -> tuple[str, str, bool]:
-    if len(comment) < 2:
-        return platform, comment[0] if platform == "Windows" else "", False
-    if comment[1] == "U":
-        return platform, comment[2] if len(comment) > 2 else comment[1], False
-    if platform.startswith("Android"):
-        return comment[1], comment[0], True
-    if platform == "Windows":
-        return platform, comment[0], False
-    if len(comment) < 3:
-        return platform, "FirefoxOS", True
-    return platform, comment[1], False
+def _webkit(comment: tuple[str, ...], found: dict[str, str]) -> bool:
+    match found["platform"]:
+        case "webOS":
+            found.update(browser="webOS", os="Palm")
+            return True
+        case "Symbian":
+            found.update(browser="Symbian", os=comment[0])
+            return True
+        case "Linux":
+            if found["browser"] == "Safari":
+                found["browser"] = "Android"
+            stated = comment[2:3] if comment[1:2] and comment[1] in _NO_SYSTEM else comment[1:2]
+            found["os"] = stated[0] if stated else comment[0] if len(comment) > 1 else ""
+            return bool(stated) or len(comment) == 1
+        case "BlackBerry":
+            found["browser"] = "BlackBerry"
+    if len(comment) > 1 and not comment[0].startswith(("Windows NT", "Windows Phone")):
+        found["os"] = comment[1] if len(comment) < 3 else comment[2]
+    if found["platform"] == "BlackBerry" and found["os"] == "Touch":
+        found["os"] = "BlackBerry"
+    if found["platform"] == "Macintosh" and found["browser"] == "Firefox":  # Firefox on an iPad says so
+        found["platform"] = "iPad"
+        return True
+    return False
 
 
 def _bot_name(text: str, sections: list[_Section]) -> tuple[str, str] | None:
@@ -261,6 +314,8 @@ def _bot_name(text: str, sections: list[_Section]) -> tuple[str, str] | None:
     top = sections[0]
     if len(sections) == 1 and top.name != "Mozilla" and _BOT_WORD.search(top.name):
         return top.name, ""
+    if "facebookexternalhit" in text and "Twitterbot" in text:
+        return "iMessage-Preview", ""
     for section in sections:
         for place, part in enumerate(section.comment):
             if _SITE.search(part) is None:
@@ -269,9 +324,4 @@ def _bot_name(text: str, sections: list[_Section]) -> tuple[str, str] | None:
                 name, _, version = section.comment[place - 1].strip().partition("/")
                 return name, version
             return section.name, section.version
-    family = ua_parser.parse(text).device
-    if family is not None and family.family == "Spider":
-        agent = ua_parser.parse(text).user_agent
-        name = agent.family if agent is not None else top.name
-        return name, ".".join(filter(None, (agent.major, agent.minor))) if agent is not None else ""
     return None

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -518,7 +518,32 @@ def _expire_keys(state: dict[str, list[State]], floor_us: int) -> bool:
 
 def _keyed_total(place: _Place) -> Slot:
     of = element(place.kind) or Kind.DYNAMIC
-    return _keyed_fold(place, place.key("A" if place.bounded else "a", of), lambda old, new: _clamped(old + new))
+    slot = _keyed_fold(place, place.key("A" if place.bounded else "a", of), lambda old, new: _clamped(old + new))
+    if place.bounded or of == Kind.DYNAMIC:
+        return slot
+    name, bit, key = slot.name, slot.bit, slot.key
+
+    def add(states: dict[str, State], view: dict[str, Value], value: Value, us: int, event_id: str) -> int:
+        """The same as the general merge, for numbers of one kind."""
+        del us, event_id
+        state = states.get(key)
+        if state is None:
+            states[key] = view[name] = value.copy()
+            return bit
+        view[name] = state
+        changed = 0
+        for each, number in value.items():
+            old = state.get(each)
+            if old is None:
+                state[each] = number
+                changed = bit
+            elif number:
+                added = old + number
+                state[each] = added if -_INT_MAX < added < _INT_MAX else _clamped(added)
+                changed = bit
+        return changed
+
+    return replace(slot, merge=add)
 
 
 # --- maps: the least or greatest per key

@@ -62,7 +62,7 @@ class Profile:
     that a capacity pushed out since the caller last emptied the list: they must lose their identity rows.
     """
 
-    __slots__ = ("dropped", "edges", "fields", "home", "id", "keys", "last", "meta", "parts", "values")
+    __slots__ = ("_tail", "dropped", "edges", "fields", "home", "id", "keys", "last", "meta", "parts", "values")
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class Profile:
         self.values: dict[str, Value] = {}
         self.last: Position | None = None
         self.dropped: list[Key] = []
+        self._tail: bytes | None = None
 
     def apply(
         self,
@@ -110,6 +111,7 @@ class Profile:
         if home != self.home:
             if self.home is None:
                 self.home = home
+                self._tail = None
             else:
                 part = self._part(home, received_us)
         elif self.parts is not None:
@@ -139,15 +141,34 @@ class Profile:
 
     def dump(self) -> str:
         """Gives the JSON text of `profile.body`; `load` of it is this profile again."""
-        body: dict[str, Any] = {"f": self.fields, "k": self.keys, "m": self.meta, "h": self.home}
-        if self.parts is not None:
-            body["p"] = [[*home, *part] for home, part in self.parts.items()]
-        if self.edges is not None:
-            body["e"] = self.edges
+        tail = self._tail
         try:
-            return orjson.dumps(body).decode()
+            if tail is None:
+                tail = self._tail = self._dump_tail()
+            if self.parts is None:
+                head = orjson.dumps({"f": self.fields, "m": self.meta})
+            else:
+                parts = [[*home, *part] for home, part in self.parts.items()]
+                head = orjson.dumps({"f": self.fields, "m": self.meta, "p": parts})
         except TypeError:  # text that is no UTF-8 (lone surrogates made by a function)
-            return orjson.dumps(_clean(body)).decode()
+            self._clean()
+            return self.dump()
+        return (head[:-1] + tail).decode()
+
+    def _dump_tail(self) -> bytes:
+        """Writes what only new keys and stitches change; it is kept written, since most events bring neither."""
+        seldom: dict[str, Any] = {"k": self.keys, "h": self.home}
+        if self.edges is not None:
+            seldom["e"] = self.edges
+        return b"," + orjson.dumps(seldom)[1:]
+
+    def _clean(self) -> None:
+        """Replaces what cannot be written as UTF-8."""
+        self.fields, self.keys, self.meta = _clean(self.fields), _clean(self.keys), _clean(self.meta)
+        self.home = None if self.home is None else _clean_key(self.home)
+        self.edges = _clean(self.edges)
+        if self.parts is not None:
+            self.parts = {_clean_key(home): (_clean(part[0]), _clean(part[1])) for home, part in self.parts.items()}
 
     def expire(self, schema: Schema, now_us: int) -> int:
         """Drops the elements that keep_days no longer keeps at `now_us`; returns the bits of changed fields."""
@@ -194,6 +215,7 @@ class Profile:
         self.meta[CONFLICTS] += sum(refusal.reason == "conflict" for refusal in resolution.refused)
         if not (resolution.attach or resolution.absorb):
             return 0
+        self._tail = None
         for other in resolution.absorb:
             mask |= self._absorb(schema, other)
         for key in resolution.attach:
@@ -275,6 +297,7 @@ class Profile:
             texts = self.keys.get(slot.name)
             if texts is None or len(texts) <= slot.capacity:
                 continue
+            self._tail = None
             kept = self.fields.get(slot.key, {})
             self.dropped += [(slot.name, text) for text in texts if text not in kept]
             self.keys[slot.name] = [text for text in texts if text in kept]
@@ -426,6 +449,10 @@ def _merge_states(schema: Schema, mine: dict[str, State], other: dict[str, State
             mine[key] = state
         elif slot is not None:
             mine[key] = slot.combine(old, state)
+
+
+def _clean_key(key: Key) -> Key:
+    return _clean(key[0]), _clean(key[1])
 
 
 def _clean(value: Any) -> Any:

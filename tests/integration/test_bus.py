@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -370,17 +371,37 @@ async def test_the_members_of_the_beginning_are_sent_once_beside_what_comes(tmp_
         async with opened_bus(world) as bus:
             await world.subscribe(1, existing=True)
             await world.commit([(each, 1) for each in (10, 20, 340)])  # they leave before they are sent
+            await world.commit([(340, 1)])  # and one comes back
             async with reading(bus, count=7) as feed:
                 got = await drain(feed)
             row = bus.row("s")
             lag = await bus.lag("s")
 
     members = {profile for _, profile, _, kind in got if kind == "enter"}
-    assert set(range(1, 351)) - {10, 20, 340} == members
+    assert set(range(1, 351)) - {10, 20} == members
+    assert ["exit", "enter"] == [kind for _, profile, _, kind in got if profile == 340]
     assert {10, 20, 340} == {profile for _, profile, _, kind in got if kind == "exit"}
-    assert len(got) == 350
-    assert (row.progress.backfill_trigger, row.progress.position) == (None, 353)
+    assert len(got) == 351
+    assert (row.progress.backfill_trigger, row.progress.position) == (None, 354)
     assert (lag.triggers, lag.seconds, lag.backfilling) == (0, 0.0, False)
+
+
+@pytest.mark.parametrize("limit", [4, 5, 6, 7, 8, 9, 100])
+async def test_a_page_of_the_log_never_divides_what_makes_one_message(tmp_path, limit):
+    async with opened_state(tmp_path) as state:
+        world = World(state)
+        for _ in range(3):
+            await world.commit([(profile, audience) for profile in (1, 2, 3) for audience in (1, 2, 3, 4)])
+        everything = trigger_log.make_filter([2, 3, 4, 5], ["enter", "exit"])
+        position, groups = 0, []
+        while position < 36:
+            page = await state.read(lambda db, position=position: trigger_log.page(db, everything, position, limit))
+            assert page.read_to > position
+            position = page.read_to
+            groups.append([(row.commit_id, row.profile_id) for row in page.triggers])
+
+    assert sum(map(len, groups)) == 27
+    assert [each for one, other in pairwise(groups) for each in one if each in other] == []
 
 
 async def test_live_triggers_do_not_wait_for_the_end_of_a_backfill(tmp_path):

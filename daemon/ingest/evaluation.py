@@ -74,7 +74,9 @@ class Evaluator:
                     until_us = self.until(profile, number, unit) if matched >> number & 1 else None
                     unit.move(entry, number, cause, until_us=until_us)
         if timed:
-            due_us = self._set.boundary(numbers, profile, unit.now)
+            # A timer may come too early, so a bound will do; once it has come the true boundary is worth its cost.
+            find = self._set.boundary if cause == "time" else self._set.earliest
+            due_us = find(tuple(numbers), profile, unit.now)
             if due_us is not None and (entry.due_us is None or due_us < entry.due_us):
                 entry.due_us = due_us
                 unit.set_timer(profile.id, due_us)

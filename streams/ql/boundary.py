@@ -154,6 +154,28 @@ def boundary_of(clockwork: Clockwork, fields: Fields, evaluate: Evaluate) -> Fin
     return find
 
 
+def date_terms(clockwork: Clockwork, fields: Fields) -> tuple[tuple[str, timedelta], ...] | None:
+    """Gives the date fields and distances at which alone time can change the result; None where that is not all.
+
+    No change of the result comes before the first of the moments `value + distance` that is after now, with the
+    values in whole seconds.
+    """
+    if clockwork.other:
+        return None
+    found = [_date_term(term, fields) if isinstance(term, Term) else None for term in clockwork.terms]
+    fixed = tuple(each for each in found if each is not None)
+    return fixed if len(fixed) == len(found) else None
+
+
+def _date_term(term: Term, fields: Fields) -> tuple[str, timedelta] | None:
+    """The field and the distance of `date field OPERATOR now±N`, where the distance is always the same."""
+    field = fields.resolve(term.value) if isinstance(term.value, Ident) else None
+    distances = term.anchor.distances(term.operator)
+    if isinstance(field, Known) and field.kind == Kind.DATE and distances is not None and len(distances) == 1:
+        return field.name, distances[0]
+    return None
+
+
 def _never(_data: Mapping[str, Value], _now: datetime) -> None:
     return None
 
@@ -181,11 +203,8 @@ def _sources(clockwork: Clockwork, fields: Fields) -> list[Source]:
             sources.append(_of_window(*functions))
             continue
         source = _of_term(term, *functions)
-        field = fields.resolve(term.value) if isinstance(term.value, Ident) else None
-        distances = term.anchor.distances(term.operator)
-        if isinstance(field, Known) and field.kind == Kind.DATE and distances is not None and len(distances) == 1:
-            source = _of_date(field.name, distances[0], source)
-        sources.append(source)
+        fixed = _date_term(term, fields)
+        sources.append(source if fixed is None else _of_date(*fixed, source))
     return sources
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from streams.ql.boundary import Clockwork, boundary_of
+from streams.ql.boundary import Clockwork, boundary_of, date_terms
 from streams.ql.compiler_fields import Fields
 from streams.ql.compiler_includes import Includes
 from streams.ql.compiler_source import Unit, Writer
@@ -41,7 +41,8 @@ class CompiledFilter:
     Passing the same `now` object for many profiles is faster than equal ones.
 
     `boundary(values, now)` gives the first whole second after `now` at which `evaluate` gives another
-    result for the same values, None when it never does.
+    result for the same values, None when it never does. `date_terms` see `boundary.date_terms`: a bound for it that
+    costs less.
     """
 
     fields: frozenset[str]
@@ -52,6 +53,7 @@ class CompiledFilter:
     source: str = field(default="", repr=False)
     where: Node | None = field(default=None, repr=False)
     kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
+    date_terms: tuple[tuple[str, timedelta], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def compile_filter(
         source=source,
         where=where,
         kinds=kinds,
+        date_terms=date_terms(clockwork, fields),
     )
 
 

@@ -132,6 +132,45 @@ def test_the_boundary_is_the_earliest_of_those_asked_for():
     assert known.boundary((3,), profile, NOW) is None
 
 
+TIMED = audiences(
+    'last > "now-3d"',
+    'last <= "now-1d"',
+    'AND (last > "now-2d", Spent > 2)',
+    'last BETWEEN "now-4d" AND "now-1h"',
+    'last > "now-1M"',
+    'seen > "now-3d"',
+    'visits.x > "now-3d"',
+    'tags INTERSECTS ("a")',
+    'last != "now-1d"',
+    "hourofday() > 13",
+    "Spent > 1",
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    spent=st.integers(0, 4).map(float),
+    seconds=st.none() | st.integers(-400_000, 400_000),
+    fraction=st.sampled_from([0, 1, 999_999]),
+    numbers=st.sets(st.sampled_from(sorted(TIMED.audiences)), min_size=1),
+)
+def test_the_cheap_bound_is_never_later_than_the_boundary(spent, seconds, fraction, numbers):
+    given_values = [("Spent", spent), ("tags", ["a"])]
+    if seconds is not None:
+        at = NOW - timedelta(seconds=seconds, microseconds=fraction)
+        given_values += [("last", at), ("seen", [at]), ("visits", {"x": at})]
+    profile = profile_of(*given_values, us=NOW_US - 29 * DAY)
+    asked = tuple(sorted(numbers))
+
+    boundary = TIMED.boundary(asked, profile, NOW)
+    bound = TIMED.earliest(asked, profile, NOW)
+
+    assert bound is None or bound > NOW_US
+    if boundary is not None:
+        assert bound is not None
+        assert bound <= boundary
+
+
 def test_what_keep_days_lets_go_has_its_moment():
     known = audiences('tags INTERSECTS ("a")')
     profile = profile_of(("tags", ["a"]), us=NOW_US - 29 * DAY)

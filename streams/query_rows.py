@@ -67,6 +67,8 @@ def _queries(text: str) -> list[Query]:
         if errors:
             raise QueryError(errors)
         queries[query.alias] = query
+    if not queries:
+        raise _RowError("query has no statement; one is written as SELECT … FROM … INTO … BY … ALIAS …")
     return list(queries.values())
 
 

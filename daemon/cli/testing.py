@@ -52,7 +52,8 @@ def _answer(row: Row, refused: dict[str, Any]) -> None:
         try:
             given = orjson.loads(line)
             if isinstance(given, dict):
-                given.setdefault("now", clock.now().isoformat())
+                if given.get("now") is None:
+                    given["now"] = clock.now().isoformat()
                 answer = row(given)
             else:
                 answer = refused | {"error": "each line is a JSON object"}

@@ -45,7 +45,9 @@ def catalogue() -> Iterator[tuple[str, str]]:
 
 
 def test_every_log_event_is_in_the_catalogue_and_nothing_else_is():
-    assert sorted(set(logged())) == sorted(set(catalogue()))
+    code, listed = set(logged()), set(catalogue())
+
+    assert (sorted(code - listed), sorted(listed - code)) == ([], []), "logged but not listed, listed but not logged"
 
 
 def test_log_events_are_past_tense_snake_names():

@@ -36,11 +36,16 @@ class Daemon:
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
         )
-        self.address = self._ready()
-        while self.status("/ready") != http.client.OK:
-            if time.perf_counter() - started > START_LIMIT_S:
-                raise TimeoutError("the daemon did not become ready")
-            time.sleep(0.002)
+        try:
+            self.address = self._ready()
+            while self.status("/ready") != http.client.OK:
+                if time.perf_counter() - started > START_LIMIT_S:
+                    raise TimeoutError("the daemon did not become ready")
+                time.sleep(0.002)
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
         #: Seconds from the process's start until /ready answered 200.
         self.start_s = time.perf_counter() - started
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from structlog.typing import FilteringBoundLogger
@@ -23,11 +23,12 @@ from structlog.typing import FilteringBoundLogger
 from connectors.sdk.run import Batching, Message
 from daemon import clock, log
 from daemon.bus.cursor import Cursor
+from daemon.bus.lease import BatchLease, Loan, Pending
 from daemon.bus.messages import Builder
 from daemon.model.subscription import Outcome
 from daemon.store import trigger_log
 from daemon.store.database import Database
-from daemon.store.trigger_log import Member, Page
+from daemon.store.trigger_log import Bodies, Member, Page
 from streams.trigger import TriggerRow
 
 #: Messages that are read ahead of their sending, at most; their profiles are not.
@@ -42,87 +43,6 @@ BODY_BUDGET = 1_000_000
 AHEAD = 10_000
 #: How long messages are made before the loop gets its turn, in seconds.
 SLICE_S = 0.001
-
-
-class _Pending:
-    """A message that is to be sent; `place` is its first trigger id, of a backfill its profile."""
-
-    __slots__ = ("ahead", "backfill", "body", "place", "profile", "read_at", "rows", "snapshot")
-
-    def __init__(
-        self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, ahead: bool, read_at: float
-    ) -> None:
-        self.rows = rows
-        self.profile = rows[0].profile_id
-        self.snapshot = snapshot  # the trigger whose kept fields are the profile's last
-        self.backfill = backfill
-        self.ahead = ahead  # of a backfill, sent before its page
-        self.place = self.profile if backfill else rows[0].id
-        self.read_at = read_at
-        self.body: str | None = None  # "" once it is known that there is none
-
-
-class _Loan:
-    """What the feed keeps of a lease: the first place in each cursor, and for unordered ones every place."""
-
-    __slots__ = ("backfill", "backfill_first", "enters", "exits", "live", "live_first", "profiles")
-
-    def __init__(self, pending: Iterable[_Pending], messages: Sequence[Message], *, ordered: bool) -> None:
-        pending = list(pending)
-        live = [each.place for each in pending if not each.backfill]
-        backfill = [each.place for each in pending if each.backfill]
-        self.live_first = min(live, default=None)
-        self.backfill_first = min(backfill, default=None)
-        self.enters = sum(each.enters for each in messages)
-        self.exits = sum(each.exits for each in messages)
-        # An ordered run settles in order, and may hold very many: the first places are enough.
-        self.live: list[int] = [] if ordered else live
-        self.backfill = [each.place for each in pending if each.ahead] if ordered else backfill
-        self.profiles: list[int] = [] if ordered else [each.profile for each in pending]
-
-
-class BatchLease:
-    """Messages on loan to a run; see `connectors.sdk.run.Lease`."""
-
-    __slots__ = ("_feed", "_messages", "_number")
-
-    def __init__(self, feed: Feed, number: int, messages: Sequence[Message]) -> None:
-        self._feed = feed
-        self._number = number
-        self._messages = messages
-
-    @property
-    def messages(self) -> Sequence[Message]:
-        """The messages in the order in which they are to arrive; empty once settled."""
-        return self._messages
-
-    @property
-    def settled(self) -> bool:
-        """Whether it was acknowledged or omitted."""
-        return not self._feed.holds(self._number)
-
-    def ack(self) -> None:
-        """Moves the subscription past these messages; an ordered lease takes those before it along."""
-        self._feed.settle(self._number, Outcome.DELIVERED)
-        self._messages = ()
-
-    def omit(self, reason: str) -> None:
-        """Moves past these messages without having delivered them, and says why in the log."""
-        if not self.settled:
-            first, last = self._messages[0].id, self._messages[-1].id
-            self._feed.settle(self._number, Outcome.OMITTED)
-            self._feed.log.warning(
-                "triggers_omitted", messages=len(self._messages), first=first, last=last, reason=reason
-            )
-        self._messages = ()
-
-    def failed(self, error: Exception) -> None:
-        """Counts and logs an attempt that failed."""
-        if not self.settled:
-            self._feed.attempt_failed()
-            self._feed.log.debug(
-                "delivery_failed", messages=len(self._messages), first=self._messages[0].id, error=str(error)
-            )
 
 
 class Feed:
@@ -146,9 +66,9 @@ class Feed:
         self._batching = batching
         self._ordered = ordered
         self._on_settled = on_settled
-        self._queue: OrderedDict[int, _Pending] = OrderedDict()
+        self._queue: OrderedDict[int, Pending] = OrderedDict()
         self._read_number = 0
-        self._loans: OrderedDict[int, _Loan] = OrderedDict()
+        self._loans: OrderedDict[int, Loan] = OrderedDict()
         self._lease_number = 0
         self._busy: dict[int, int] = {}
         self._members_next = False
@@ -271,22 +191,21 @@ class Feed:
         snapshots = [each.snapshot for each in lacking if each.snapshot is not None]
         found = await self._state.read(lambda db: trigger_log.bodies(db, profiles, snapshots, BODY_BUDGET))
         for pending in lacking:
-            if pending.snapshot is not None:
-                pending.body = found.snapshots.get(pending.snapshot, "")
-            elif pending.profile in found.profiles:
-                pending.body = found.profiles[pending.profile] or ""
+            pending.take_body(found)
+            if pending.snapshot is not None and pending.body is None:
+                pending.body = ""
 
     def _lend(self, taken: OrderedDict[int, Message]) -> BatchLease:
         pending = [self._queue.pop(number) for number in taken]
         messages = tuple(taken.values())
-        loan = _Loan(pending, messages, ordered=self._ordered)
+        loan = Loan(pending, messages, ordered=self._ordered)
         for profile in loan.profiles:
             self._busy[profile] = self._busy.get(profile, 0) + 1
         self._lease_number += 1
         self._loans[self._lease_number] = loan
         return BatchLease(self, self._lease_number, messages)
 
-    def _end(self, loan: _Loan, outcome: Outcome) -> None:
+    def _end(self, loan: Loan, outcome: Outcome) -> None:
         for profile in loan.profiles:
             left = self._busy[profile] - 1
             if left:
@@ -326,15 +245,20 @@ class Feed:
         cursor.touched = False
         sent = self._sent_before_their_page()
 
-        def read(db: sqlite3.Connection) -> tuple[Page, list[Member]]:
-            page = trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE)
-            if sent is None or cursor.backfill_trigger is None:
-                return page, []
-            people = {row.profile_id for row in page.triggers if row.profile_id > cursor.backfill_read_to} - sent
-            wanted = cursor.wanted.audiences
-            return page, trigger_log.members_of(db, wanted, cursor.backfill_trigger, people)
+        idle = not self._queue  # then what comes is about to be sent, and its profiles are read in the same go
 
-        page, members = await self._state.read(read)
+        def read(db: sqlite3.Connection) -> tuple[Page, list[Member], Bodies]:
+            page = trigger_log.page(db, cursor.filter, cursor.read_to, LIVE_PAGE)
+            members: list[Member] = []
+            if sent is not None and cursor.backfill_trigger is not None:
+                people = {row.profile_id for row in page.triggers if row.profile_id > cursor.backfill_read_to} - sent
+                members = trigger_log.members_of(db, cursor.wanted.audiences, cursor.backfill_trigger, people)
+            if not idle or len(page.triggers) > BODIES:
+                return page, members, Bodies({}, {})
+            whole = dict.fromkeys(row.profile_id for row in page.triggers if row.id not in page.with_snapshot)
+            return page, members, trigger_log.bodies(db, list(whole), list(page.with_snapshot), BODY_BUDGET)
+
+        page, members, found = await self._state.read(read)
         before = {profile: list(group) for profile, group in groupby(members, lambda each: each.profile_id)}
         self._must_be_current()
         for _, group in groupby(page.triggers, lambda row: (row.commit_id, row.profile_id)):
@@ -346,7 +270,7 @@ class Feed:
                     enters = [_as_enter(each) for each in before.pop(profile)]
                     self._enqueue(enters, None, backfill=True, ahead=True)
                 snapshot = next((row.id for row in rows if row.id in page.with_snapshot), None)
-                self._enqueue(rows, snapshot, backfill=False)
+                self._enqueue(rows, snapshot, backfill=False).take_body(found)
         cursor.read_to = max(cursor.read_to, page.read_to)
         cursor.caught_up = page.read_to >= page.head and not cursor.touched
 
@@ -382,11 +306,12 @@ class Feed:
         if self._reader is not self._cursor.reader:
             raise RuntimeError("this run was given up; another one reads the subscription")
 
-    def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, ahead: bool = False) -> None:
+    def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, ahead: bool = False) -> Pending:
         self._read_number += 1
         read_at = asyncio.get_running_loop().time()
-        pending = _Pending(rows, snapshot, backfill=backfill, ahead=ahead, read_at=read_at)
+        pending = Pending(rows, snapshot, backfill=backfill, ahead=ahead, read_at=read_at)
         self._queue[self._read_number] = pending
+        return pending
 
     def _finish_backfill(self) -> None:
         cursor = self._cursor

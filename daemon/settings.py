@@ -116,7 +116,7 @@ class Collect(Section):
 class Ingest(Section):
     """How events become profiles."""
 
-    cached_profiles: int = setting(25_000, "profiles kept in memory at most", "profiles", ge=1)
+    cached_profiles: int = setting(100_000, "profiles kept in memory at most", "profiles", ge=1)
     cache_bytes: int = setting(96 * 1024 * 1024, "memory that they may take, as estimated", "bytes", ge=1024)
     batch_events: int = setting(8192, "events of one bulk batch at most", "events", ge=1)
     batch_bytes: int = setting(8 * 1024 * 1024, "stored bytes of one batch at most", "bytes", ge=1024)

@@ -193,7 +193,7 @@ class _Scan:
                 return
             entry = entry_of(self._definitions, row)
         else:
-            entry.unit = self._unit.number
+            self._cache.touch(entry, self._unit.number)
         self._evaluator.some(self._unit, entry, self._numbers, self._cause)
         for number in self._refused:
             if entry.members >> number & 1:

@@ -156,13 +156,12 @@ class Batch:
 
     async def _finish(self) -> None:
         unit, cache, evaluator, slices = self._unit, self._cache, self._evaluator, self._slices
-        by_id, rows, whole = cache.by_id, unit.bundle.profiles, self._whole
+        by_id, touch, rows, whole = cache.by_id, cache.touch, unit.bundle.profiles, self._whole
         number = unit.number
         # In the order of the table, which is what the writes then have.
         for count, (profile_id, mask) in enumerate(sorted(self._changed.items())):
             entry = by_id[profile_id]
-            entry.unit = number
-            entry.used = True
+            touch(entry, number)
             if profile_id in whole:
                 evaluator.whole(unit, entry, "merge" if entry.stored else "event")
                 entry.stored = True

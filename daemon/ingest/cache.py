@@ -1,14 +1,14 @@
 """Profiles in memory, bounded by count and bytes.
 
 An entry is what the loop knows of a profile, newer than the database while a bundle is on its way: an entry that a
-read under way might not see yet is never dropped. The order is that of a clock with a second chance, because moving
-an entry at every event costs more than it saves.
+read under way might not see yet is never dropped. Entries stand in the order of the step that last touched them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final, TypeAlias
 
 from streams.mapping import Key
@@ -19,8 +19,8 @@ Memberships: TypeAlias = Mapping[int, tuple[int, int]]
 
 NO_MEMBERSHIPS: Final[Memberships] = {}
 #: What a profile takes in memory, by measurement: this much by itself, and a multiple of its stored text.
-ENTRY_BYTES: Final = 1500
-TEXT_FACTOR: Final = 5
+ENTRY_BYTES: Final = 2000
+TEXT_FACTOR: Final = 9
 
 
 class Entry:
@@ -30,7 +30,7 @@ class Entry:
     changed it. `due_us` is the stored timer. `stored` says whether the database has ever had it.
     """
 
-    __slots__ = ("due_us", "members", "memberships", "profile", "size", "stored", "unit", "used")
+    __slots__ = ("due_us", "members", "memberships", "profile", "size", "stored", "unit")
 
     def __init__(
         self,
@@ -49,7 +49,6 @@ class Entry:
         self.size = size
         self.stored = stored
         self.unit = 0
-        self.used = True
 
 
 class Cache:
@@ -61,8 +60,8 @@ class Cache:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self.bytes = 0
-        #: In the order in which they will be looked at for eviction. A plain dict is slow there: finding its first
-        #: entry walks over the gaps of all that were taken from its front.
+        #: In the order in which they are dropped. A plain dict is slow there: finding its first entry walks over the
+        #: gaps of all that were taken from its front.
         self.by_id: OrderedDict[int, Entry] = OrderedDict()
         self.by_key: dict[Key, Profile] = {}
         #: Profiles that are no more, by the step that took them away: a read under way may still bring them.
@@ -90,32 +89,31 @@ class Cache:
         self._drop(entry)
         self.gone[profile.id] = unit
 
+    def touch(self, entry: Entry, unit: int) -> None:
+        """Notes that the step `unit` changes an entry: it is now the last to be dropped."""
+        entry.unit = unit
+        self.by_id.move_to_end(entry.profile.id)
+
     def evict(self, seen_unit: int, at_most: int) -> bool:
         """Drops up to `at_most` entries beyond the bounds; says whether there may be more to drop.
 
-        Only entries last changed by step `seen_unit` or before: all reads under way see those.
+        Only entries last touched by step `seen_unit` or before: all reads under way see those.
         """
-        by_id = self.by_id
         if self.gone:
             self.gone = {each: unit for each, unit in self.gone.items() if unit > seen_unit}
-        turns = at_most
-        while len(by_id) > self._max_count or self.bytes > self._max_bytes:
-            if turns <= 0:
-                return True
-            turns -= 1
-            number, entry = next(iter(by_id.items()))
-            if entry.unit > seen_unit or entry.used:
-                if entry.unit > seen_unit and not entry.used:
-                    return False  # the oldest unused ones are still on their way
-                entry.used = False
-                by_id.move_to_end(number)
-            else:
-                self._drop(entry)
-        return False
+        if len(self.by_id) <= self._max_count and self.bytes <= self._max_bytes:
+            return False
+        for entry in list(islice(self.by_id.values(), at_most)):
+            if entry.unit > seen_unit:
+                return False  # and so are all behind it
+            self._drop(entry)
+            if len(self.by_id) <= self._max_count and self.bytes <= self._max_bytes:
+                return False
+        return True
 
     def empty(self, at_most: int) -> bool:
         """Drops up to `at_most` entries, whatever they are; says whether there are more."""
-        for entry in [entry for entry, _ in zip(self.by_id.values(), range(at_most), strict=False)]:
+        for entry in list(islice(self.by_id.values(), at_most)):
             self._drop(entry)
         if not self.by_id:
             self.by_key.clear()

@@ -27,7 +27,7 @@ class Evaluator:
         self._schema = definitions.schema
         self._set = definitions.audience_set
         self._failed: set[int] = set()
-        self._plans: dict[int, tuple[tuple[int, ...], int, bool]] = {}
+        self._plans: dict[int, tuple[tuple[int, ...], int, tuple[int, ...]]] = {}
         self.timed: frozenset[int] = frozenset(self._set.timed)
         #: All audiences that can be evaluated.
         self.numbers: tuple[int, ...] = tuple(sorted(self._set.audiences))
@@ -40,32 +40,32 @@ class Evaluator:
             if len(self._plans) > 4096:
                 self._plans.clear()
             numbers = self._set.touched(changed)
-            plan = (numbers, _mask(numbers), not self.timed.isdisjoint(numbers))
+            plan = (numbers, _mask(numbers), self._timed_of(numbers))
             self._plans[changed] = plan
         numbers, mask, timed = plan
         if numbers:
-            self._evaluate(unit, entry, numbers, mask, "event", timed=timed)
+            self._evaluate(unit, entry, numbers, mask, "event", timed)
 
     def whole(self, unit: Unit, entry: Entry, cause: Cause) -> None:
         """Evaluates every audience for a profile that is new or merged."""
-        self._evaluate(unit, entry, self.numbers, _mask(self.numbers), cause, timed=bool(self.timed))
+        self._evaluate(unit, entry, self.numbers, _mask(self.numbers), cause, self._set.timed)
 
     def some(self, unit: Unit, entry: Entry, numbers: Sequence[int], cause: Cause) -> None:
         """Evaluates some audiences for a cached profile."""
-        self._evaluate(unit, entry, numbers, _mask(numbers), cause, timed=not self.timed.isdisjoint(numbers))
+        self._evaluate(unit, entry, tuple(numbers), _mask(numbers), cause, self._timed_of(numbers))
 
     def due(self, unit: Unit, entry: Entry) -> None:
         """Evaluates what time can change for a cached profile whose timer has come, and sets the next one."""
         entry.due_us = None
         numbers = self._set.timed
-        self._evaluate(unit, entry, numbers, _mask(numbers), "time", timed=True)
+        self._evaluate(unit, entry, numbers, _mask(numbers), "time", numbers)
         if entry.due_us is None:
             unit.bundle.timers_done.append(entry.profile.id)
 
     def _evaluate(
-        self, unit: Unit, entry: Entry, numbers: Sequence[int], mask: int, cause: Cause, *, timed: bool
+        self, unit: Unit, entry: Entry, numbers: tuple[int, ...], mask: int, cause: Cause, timed: tuple[int, ...]
     ) -> None:
-        profile = self.at(entry.profile, unit.now_us)
+        profile = self.at(entry.profile, unit.now_us) if self._schema.expiring else entry.profile
         matched = self.matched(profile, numbers, unit.now)
         moved = (matched ^ entry.members) & mask
         if moved:
@@ -76,10 +76,13 @@ class Evaluator:
         if timed:
             # A timer may come too early, so a bound will do; once it has come the true boundary is worth its cost.
             find = self._set.boundary if cause == "time" else self._set.earliest
-            due_us = find(tuple(numbers), profile, unit.now)
+            due_us = find(timed, profile, unit.now)
             if due_us is not None and (entry.due_us is None or due_us < entry.due_us):
                 entry.due_us = due_us
                 unit.set_timer(profile.id, due_us)
+
+    def _timed_of(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        return tuple(number for number in numbers if number in self.timed)
 
     def at(self, profile: Profile, now_us: int) -> Profile:
         """Gives the profile as it is to be seen at a moment: itself, or a copy without what has expired."""
@@ -92,10 +95,10 @@ class Evaluator:
         seen.expire(self._schema, now_us)
         return seen
 
-    def matched(self, profile: Profile, numbers: Sequence[int], now: datetime) -> int:
+    def matched(self, profile: Profile, numbers: tuple[int, ...], now: datetime) -> int:
         """Gives a bit for each of the audiences that the profile is in at a moment."""
         try:
-            return self._set.matched(tuple(numbers), profile, now)
+            return self._set.matched(numbers, profile, now)
         except Exception:  # noqa: BLE001  (a defect in one filter must not stop all: they are asked one by one)
             return sum(1 << number for number in set(numbers) if self._verdict(number, profile, now))
 

@@ -442,7 +442,7 @@ class Pipeline:
         seen = self._committed_unit
         if self._reader.seen_unit is not None:
             seen = min(seen, self._reader.seen_unit)
-        while self._cache.evict(seen, 64):  # noqa: ASYNC110  (work in slices, nothing is waited for)
+        while self._cache.evict(seen, 128):  # noqa: ASYNC110  (work in slices, nothing is waited for)
             await asyncio.sleep(0)
 
     async def _write(self, unit: Unit) -> None:

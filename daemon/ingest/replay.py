@@ -347,7 +347,7 @@ class _Comparison:
         if doubtful and due_us is not None and due_us <= self._now_us:
             # Its timer is due and not worked off: the live state holds for the moment before.
             profile = self._evaluator.at(load(self._definitions.schema, profile_id, rebuilt), due_us - 1)
-            numbers = sorted(doubtful & self._evaluator.known)
+            numbers = tuple(sorted(doubtful & self._evaluator.known))
             matched = self._evaluator.matched(profile, numbers, clock.from_us(due_us - 1))
             doubtful = {number for number in doubtful if (number in members) != bool(matched >> number & 1)}
         for number in sorted(doubtful):

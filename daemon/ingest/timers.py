@@ -37,7 +37,7 @@ async def fire(unit: Unit, definitions: Definitions, evaluator: Evaluator, cache
             if entry is None:
                 entry = entry_of(definitions, row)
             else:
-                entry.unit = unit.number
+                cache.touch(entry, unit.number)
             evaluator.due(unit, entry)
             if slices.over:
                 await slices.turn()

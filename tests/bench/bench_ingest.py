@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import pstats
 import sqlite3
 import sys
@@ -154,6 +155,7 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     sys.setswitchinterval(0.001)
+    gc.set_threshold(50_000, 20, 1000)
     met = True
     for name, run in {"ingest": ingest, "audience": audience}.items():
         if options.what in (None, name):

@@ -20,7 +20,7 @@ _FIELDS = " sum(amount) AS spent KIND number, count(amount) AS orders KIND int, 
 QUERIES = (
     f"SELECT user_id, email(email) AS email, {_FIELDS} FROM web INTO user BY user_id OR email ALIAS web",
     f"SELECT email(email) AS email, user_id, {_FIELDS} KEEP_DAYS 1 FROM web INTO user BY email OR user_id ALIAS web",
-    "SELECT user_id, sum(amount) AS spent KIND number, max(todate(at)) AS seen KIND date FROM web BY user_id ALIAS web",
+    "SELECT user_id, sum(amount) AS spent, max(todate(at)) AS seen KIND date FROM web INTO user BY user_id ALIAS web",
     "SELECT device, user_id, set(tag) AS tags KIND []string FROM app INTO user BY user_id OR device ALIAS app",
 )
 AUDIENCES = (

@@ -109,6 +109,8 @@ class AudienceSet:
 
         Audiences that time cannot change are skipped. When a timer fires, ask for `timed`.
         """
+        if self.reads_meta:
+            profile.refresh_meta()
         first: datetime | None = None
         values: Mapping[str, Value] = profile.values
         boundary = self._boundary

@@ -16,6 +16,9 @@ event times are decided by the event id (none is the smallest), then by the valu
 | keyed total | `sum` of a map, any `map[string]intsum` | `{key: number}` |
 | keyed extreme | `mapmin`, `mapmax` (also `min`, `max`) of a map | `{key: stored}` |
 
+Sets and maps hold at most their capacity, without one 10,000 elements; the oldest go first (of sums and extremes per
+key without a capacity: no more are taken, since what is lost could not be made good again).
+
 `stored` is the value itself, except that moments are microseconds since the epoch. A bounded map (capacity or
 keep_days) of the last two families holds `[number or stored, newest event_us]` per key.
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 from streams.merge_state import (
     INT_MAX,
+    MOST_ELEMENTS,
     Place,
     Slot,
     State,
@@ -32,7 +33,7 @@ from streams.ql.kinds import Kind, element
 
 def text_set(place: Place) -> Slot:
     """A set of text: an element stays as long as its newest event; `ts[]string` shows them in the order of time."""
-    name, bit, key, capacity = place.name, place.bit, place.key("s", Kind.STRING), place.capacity
+    name, bit, key, capacity = place.name, place.bit, place.key("s", Kind.STRING), place.capacity or MOST_ELEMENTS
     by_time = place.kind == Kind.TS_STRINGS
 
     def render(state: State) -> Value:
@@ -54,7 +55,7 @@ def text_set(place: Place) -> Slot:
                 moved = moved or by_time
         if not moved:
             return 0
-        if capacity and len(state) > capacity:
+        if len(state) > capacity:
             _drop_oldest(state, capacity)
         shown = render(state)
         if shown == view.get(name):
@@ -66,7 +67,7 @@ def text_set(place: Place) -> Slot:
         for each, us in other.items():
             if us > one.get(each, us - 1):
                 one[each] = us
-        if capacity and len(one) > capacity:
+        if len(one) > capacity:
             _drop_oldest(one, capacity)
         return one
 
@@ -93,7 +94,7 @@ def _drop_oldest(state: dict[str, int], capacity: int) -> None:
 
 def moments(place: Place) -> Slot:
     """A set of moments in their order; a capacity keeps the newest."""
-    name, bit, key, capacity = place.name, place.bit, place.key("m", Kind.DATE), place.capacity
+    name, bit, key, capacity = place.name, place.bit, place.key("m", Kind.DATE), place.capacity or MOST_ELEMENTS
 
     def merge(states: dict[str, State], view: dict[str, Value], value: Value, us: int, event_id: str) -> int:
         del us, event_id
@@ -109,7 +110,7 @@ def moments(place: Place) -> Slot:
             place_at = bisect_left(state, at)
             if place_at < len(state) and state[place_at] == at:
                 continue
-            if capacity and len(state) >= capacity:
+            if len(state) >= capacity:
                 if not place_at:
                     continue  # older than all that a full set keeps
                 del state[0], shown[0]
@@ -121,7 +122,7 @@ def moments(place: Place) -> Slot:
 
     def combine(one: State, other: State) -> State:
         both = sorted({*one, *other})
-        return both[-capacity:] if capacity else both
+        return both[-capacity:]
 
     def expire(state: State, floor_us: int) -> bool:
         count = bisect_left(state, floor_us)
@@ -140,7 +141,7 @@ def moments(place: Place) -> Slot:
 
 def keyed(place: Place, *, newest: bool) -> Slot:
     """A map that decides per key by event time."""
-    name, bit, capacity = place.name, place.bit, place.capacity
+    name, bit, capacity = place.name, place.bit, place.capacity or MOST_ELEMENTS
     of = element(place.kind) or Kind.DYNAMIC
     key = place.key("k", of)
     encode, decode = encoder(of), decoder(of)
@@ -157,7 +158,7 @@ def keyed(place: Place, *, newest: bool) -> Slot:
         shown = view.get(name)
         if shown is None:
             shown = view[name] = render(state)
-        before = shown.copy() if capacity else None
+        before = shown.copy() if len(state) + len(value) > capacity else None
         changed = 0
         for each, item in value.items():
             stored = item if encode is None else encode(item)
@@ -167,7 +168,7 @@ def keyed(place: Place, *, newest: bool) -> Slot:
                 shown[each] = item
                 if old is None or old[0] != stored or type(old[0]) is not type(stored):
                     changed = bit
-        if capacity and len(state) > capacity:
+        if len(state) > capacity:
             _drop_oldest_keys(state, capacity)
             view[name] = render(state)
             return 0 if view[name] == before and canonical(view[name]) == canonical(before) else bit
@@ -177,7 +178,7 @@ def keyed(place: Place, *, newest: bool) -> Slot:
         for each, timed in other.items():
             old = one.get(each)
             one[each] = timed if old is None else later(old, timed, newest=newest)
-        if capacity and len(one) > capacity:
+        if len(one) > capacity:
             _drop_oldest_keys(one, capacity)
         return one
 
@@ -228,8 +229,9 @@ def keyed_total(place: Place) -> Slot:
         for each, number in value.items():
             old = state.get(each)
             if old is None:
-                state[each] = number
-                changed = bit
+                if len(state) < MOST_ELEMENTS:
+                    state[each] = number
+                    changed = bit
             elif number:
                 added = old + number
                 state[each] = added if -INT_MAX < added < INT_MAX else clamped(added)
@@ -263,21 +265,24 @@ def keyed_extreme(place: Place, *, greatest: bool) -> Slot:
 
 def _keyed_fold(place: Place, key: str, fold: Callable[[State, State], State]) -> Slot:
     """A map whose values are folded per key; without bounds the state is itself the view where kinds allow it."""
-    name, bit, capacity, kind = place.name, place.bit, place.capacity, place.kind
+    name, bit, capacity, kind = place.name, place.bit, place.capacity or MOST_ELEMENTS, place.kind
     of = element(kind) or Kind.DYNAMIC
     encode, decode = encoder(of), decoder(of)
 
     def combine(one: State, other: State) -> State:
         for each, stored in other.items():
             old = one.get(each)
-            one[each] = stored if old is None else fold(old, stored)
+            if old is not None:
+                one[each] = fold(old, stored)
+            elif len(one) < MOST_ELEMENTS:
+                one[each] = stored
         return one
 
     def combine_bounded(one: State, other: State) -> State:
         for each, timed in other.items():
             old = one.get(each)
             one[each] = timed if old is None else [fold(old[0], timed[0]), max(old[1], timed[1])]
-        if capacity and len(one) > capacity:
+        if len(one) > capacity:
             _drop_oldest_keys(one, capacity)
         return one
 
@@ -302,6 +307,8 @@ def _keyed_fold(place: Place, key: str, fold: Callable[[State, State], State]) -
                 stored = fold(old, stored)
                 if stored is old or (stored == old and type(stored) is type(old) and type(old) is not list):
                     continue
+            elif len(state) >= MOST_ELEMENTS:
+                continue
             state[each] = stored
             if decode is not None:
                 view[name][each] = decode(stored)
@@ -325,7 +332,7 @@ def _keyed_fold(place: Place, key: str, fold: Callable[[State, State], State]) -
             if stored != old[0] or type(stored) is not type(old[0]):
                 changed = bit
             state[each] = [stored, max(us, old[1])]
-        if capacity and len(state) > capacity:
+        if len(state) > capacity:
             _drop_oldest_keys(state, capacity)
         shown = render_bounded(state)
         if not changed or shown == view.get(name):

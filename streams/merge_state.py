@@ -23,6 +23,8 @@ DAY_US: Final = 86_400_000_000
 KEYED_US: Final = (1 << 63) - 1
 #: Capacity of `MERGEOP capped` where none is given.
 CAPPED_DEFAULT: Final = 100
+#: What a set or map holds without a capacity: nobody's profile may outgrow what can be written with each event.
+MOST_ELEMENTS: Final = 10_000
 
 SETS: Final = frozenset({Kind.STRINGS, Kind.TS_STRINGS, Kind.MEMBERSHIP})
 MOMENTS: Final = frozenset({Kind.TIMES, Kind.TIMEBUCKETS})

@@ -218,6 +218,8 @@ class Profile:
         self._tail = None
         for other in resolution.absorb:
             mask |= self._absorb(schema, other)
+            if other.last == position:  # another query has counted this event there
+                self.last = position
         for key in resolution.attach:
             mask |= self._attach(schema, key)
         home, *others = resolution.keys
@@ -258,8 +260,6 @@ class Profile:
         if other.edges:
             self.edges = [*(self.edges or ()), *other.edges]
         _merge_meta(self.meta, other.meta)
-        if other.last is not None and (self.last is None or other.last > self.last):
-            self.last = other.last
         self.dropped += other.dropped
         before = {
             name: value.copy() if isinstance(value, dict | list) else value for name, value in self.values.items()

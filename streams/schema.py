@@ -156,7 +156,13 @@ def schema_of(fields: Iterable[Field]) -> Schema:
     known = {each.name: each for each in fields}
     slots = {
         each.name: make_slot(
-            each.name, each.kind, each.merge_op, bit=1 << place, capacity=each.capacity, keep_days=each.keep_days
+            each.name,
+            each.kind,
+            # Of one value only: what is attached stands above every time, see `Profile`.
+            "latest" if each.single else each.merge_op,
+            bit=1 << place,
+            capacity=each.capacity,
+            keep_days=each.keep_days,
         )
         for place, each in enumerate(known.values())
     }

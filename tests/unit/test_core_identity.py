@@ -284,6 +284,33 @@ def test_an_event_by_two_queries_counts_once():
     assert graph.profiles[1].meta[EVENTS] == 2
 
 
+def test_an_event_that_stitches_by_its_second_query_counts_once():
+    graph = Graph()
+    graph.take(mapped(cookies=("k1",)), 1)
+    graph.place = iter([2, 3, 3])
+    for each in (mapped(user_id="u1"), mapped(user_id="u1"), mapped(user_id="u1", cookies=("k1",))):
+        graph.take(each, 2)
+
+    assert graph.profiles[1].meta[EVENTS] == 3
+
+
+@pytest.mark.parametrize("operator", ["latest", "oldest"])
+def test_what_is_attached_stands_above_columns_outside_of_by(operator):
+    schema = schema_of(
+        [
+            Field("user_id", "string", "latest", identity=True, single=True, rank=0),
+            Field("email", "string", operator, identity=True, single=True, rank=1),
+        ]
+    )
+    graph = Graph(schema)
+    for us in (5, 1, 9):
+        graph.take(mapped(user_id="u1")._replace(values=[("email", f"{us}@x.com")]), us)
+        if us == 1:
+            graph.take(mapped(user_id="u1", email="a@x.com"), 5)
+
+    assert graph.profiles[1].values["email"] == "a@x.com"
+
+
 @pytest.mark.parametrize("capacity", [1, 2])
 def test_a_capacity_of_an_identity_gives_up_the_oldest_key(capacity):
     schema = schema_of(

@@ -212,3 +212,23 @@ def test_a_bounded_map_of_sums_drops_the_key_not_seen_for_longest():
     _, view = merged(slot, [({"a": 1}, 1, ""), ({"b": 1}, 2, ""), ({"a": 1}, 3, ""), ({"c": 1}, 4, "")])
 
     assert view == {"f": {"a": 2, "c": 1}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "operator", "make"),
+    [
+        ("[]string", "merge", lambda number: [str(number)]),
+        ("[]time", "merge", lambda number: [NOON + timedelta(seconds=number)]),
+        ("map[string]string", "merge", lambda number: {str(number): "x"}),
+        ("map[string]int", "sum", lambda number: {str(number): 1}),
+        ("map[string]int", "mapmax", lambda number: {str(number): 1}),
+    ],
+)
+def test_a_collection_cannot_grow_without_end(kind, operator, make):
+    slot = make_slot("f", kind, operator, bit=1)
+    states: dict = {}
+    view: dict = {}
+    for number in range(10_030):
+        slot.merge(states, view, make(number), number, "")
+
+    assert len(view["f"]) == len(slot.render(states[slot.key])) == 10_000

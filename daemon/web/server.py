@@ -6,6 +6,7 @@ No aiohttp middlewares: they cost every request. What all requests share stands 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 import stat
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import anyio
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 from prometheus_client import Counter
 
 from daemon import log
@@ -32,7 +35,22 @@ LINE_BYTES = 16_384
 
 _REQUESTS = Counter("cohortd_http_requests", "Requests answered, by status.", ["status"], registry=REGISTRY)
 
+_MALFORMED = Counter("cohortd_http_malformed_requests", "Requests that are no HTTP.", registry=REGISTRY)
+
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class _NoQuotes(logging.Filter):
+    """Keeps out of the log what aiohttp quotes of requests that are no HTTP: it may hold a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        malformed = record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError)
+        if malformed:
+            _MALFORMED.inc()
+        return not malformed
+
+
+_NO_QUOTES = _NoQuotes()
 
 
 class ListenError(RuntimeError):
@@ -57,9 +75,11 @@ async def serve(app: web.Application) -> AsyncIterator[str]:
     services = app[SERVICES]
     settings = services.settings.server
     tls = _tls(settings)
+    server_logger.addFilter(_NO_QUOTES)
     runner = web.AppRunner(
         app,
         access_log=None,
+        auto_decompress=False,  # daemon.web.body does, and tells a body that is not complete
         keepalive_timeout=settings.keep_alive_s,
         shutdown_timeout=1.0,
         max_line_size=LINE_BYTES,

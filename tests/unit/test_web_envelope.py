@@ -271,6 +271,18 @@ async def test_a_silent_sender_is_given_up(tmp_path):
     assert b" 408 " in first
 
 
+async def test_what_is_no_http_is_a_400_and_nothing_of_it_is_logged(tmp_path, caplog):
+    async with serving(tmp_path) as it:
+        host, port = it.address.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /health HTTP/1.1\r\nAuthorization cohortd_secret\r\n\r\n")
+        first = await reader.readline()
+        writer.close()
+
+    assert b" 400 " in first
+    assert "secret" not in caplog.text
+
+
 async def test_the_description_is_whole(tmp_path):
     async with serving(tmp_path) as it:
         made = document(it.app)

@@ -220,7 +220,7 @@ def _body(messages: Sequence[Message], *, array: bool) -> bytes:
 
 def _headers(run: TriggerRun[WebhookTriggers]) -> tuple[dict[str, str], list[Secret]]:
     """Gives the headers of each request, and the secrets among them."""
-    headers = {"Content-Type": "application/json", "User-Agent": "cohortd"}
+    headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "cohortd"}
     secrets: list[Secret] = []
     for name, value in run.config.headers.items():
         text = value
@@ -229,7 +229,7 @@ def _headers(run: TriggerRun[WebhookTriggers]) -> tuple[dict[str, str], list[Sec
             text = secrets[-1].reveal()
         if any(each in text for each in "\r\n\0"):
             raise ConfigError(f"the value of the header {name} has a line end in it")
-        headers[name] = text
+        headers[name.lower()] = text
     return headers, secrets
 
 

@@ -38,7 +38,7 @@ class Batching:
     """How large a batch may grow, and how long its first message may wait for the others."""
 
     count: int = 1
-    bytes: int = 4 * 1024 * 1024
+    bytes: int = 1024 * 1024
     age_s: float = 0.0
 
 

@@ -68,13 +68,18 @@ class Cursor:
         profile = self.backfill_read_to if backfill is None else min(self.backfill_read_to, backfill - 1)
         return read_to if live is None else live - 1, profile
 
-    def progress(self, head: int) -> Progress:
-        """Gives what is to be stored, and forgets what the cursors have passed."""
+    def forget_passed(self, head: int) -> tuple[int, int]:
+        """Gives the two cursors, and forgets of what is done beyond them what they have passed."""
         position, profile = self.places(head)
         if self.done_live:
             self.done_live = {each for each in self.done_live if each > position}
         if self.done_backfill:
             self.done_backfill = {each for each in self.done_backfill if each > profile}
+        return position, profile
+
+    def progress(self, head: int) -> Progress:
+        """Gives what is to be stored, and forgets what the cursors have passed."""
+        position, profile = self.forget_passed(head)
         return Progress(
             position,
             self.backfill_trigger,

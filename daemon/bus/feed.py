@@ -39,8 +39,9 @@ MEMBER_PAGE = 100
 #: Profiles read in one step before their sending: how many, and of how many characters in all.
 BODIES = 64
 BODY_BUDGET = 1_000_000
-#: Members that are sent before their page, at most: they are remembered until the page comes.
-AHEAD = 10_000
+#: What may be done beyond a cursor, at most: it is remembered, and stored. Where one message stands still for very
+#: long, the others go on so far and no farther.
+AHEAD = 5000
 #: How long messages are made before the loop gets its turn, in seconds.
 SLICE_S = 0.001
 
@@ -226,7 +227,7 @@ class Feed:
     async def _read(self) -> bool:
         """Reads a page, of the log and of the members in turn; False when there is nothing to read, or no room."""
         cursor = self._cursor
-        if len(self._queue) >= WINDOW:
+        if len(self._queue) >= WINDOW or self._far_ahead():
             return False
         live = not cursor.caught_up
         members = cursor.backfilling and not cursor.backfill_ended
@@ -239,6 +240,13 @@ class Feed:
         else:
             return False
         return True
+
+    def _far_ahead(self) -> bool:
+        cursor = self._cursor
+        if max(len(cursor.done_live), len(cursor.done_backfill)) < AHEAD:
+            return False
+        cursor.forget_passed(0)
+        return max(len(cursor.done_live), len(cursor.done_backfill)) >= AHEAD
 
     async def _read_log(self) -> None:
         cursor = self._cursor

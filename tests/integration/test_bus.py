@@ -298,6 +298,23 @@ async def test_what_was_settled_out_of_order_is_not_sent_again_after_a_restart(t
     assert got == [1, 3, 5]
 
 
+async def test_one_message_that_stands_still_bounds_what_is_done_beyond_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("daemon.bus.feed.AHEAD", 50)
+    monkeypatch.setattr("daemon.bus.feed.WINDOW", 20)
+    monkeypatch.setattr("daemon.bus.feed.LIVE_PAGE", 10)
+    async with opened_state(tmp_path) as state, opened_bus(world := World(state)) as bus:
+        await world.subscribe(1)
+        await world.commit([(each, 1) for each in range(1, 301)])
+        async with reading(bus) as feed:
+            stuck = await feed.next(1)
+            beyond = await drain(feed)
+            stuck.ack()
+            rest = await drain(feed)
+
+    assert 50 <= len(beyond) < 90
+    assert len(beyond) + len(rest) == 299
+
+
 async def test_settling_an_ordered_lease_takes_those_before_it_along(tmp_path):
     async with opened_state(tmp_path) as state, opened_bus(world := World(state)) as bus:
         await world.subscribe(1)

@@ -289,8 +289,14 @@ def _call_kind(call: Call) -> str | None:
     if name == "cast" and len(call.args) == 2 and isinstance(call.args[1], Literal):
         return kind_named(str(call.args[1].value))
     if name in {"ifcase", "oneof", "if"}:
-        kinds = [kind for kind in map(expression_kind, call.args) if kind is not None]
-        return kinds[0] if kinds else None
+        values = call.args[1:] if name == "if" else call.args
+        return next((kind for kind in map(expression_kind, values) if kind is not None), None)
+    if name in _SHAPING:
+        return expression_kind(call.args[0]) if call.args else None
+    if name == "match":
+        return Kind.MAP_VALUE
+    if name == "geodistance":
+        return Kind.NUMBER if len(call.args) == 2 else Kind.BOOL
     if name in {"min", "max"}:
         return (expression_kind(call.args[0]) if call.args else None) or Kind.NUMBER
     if name == "map" and len(call.args) == 2:
@@ -299,6 +305,8 @@ def _call_kind(call: Call) -> str | None:
     return kind_named(function.returns) if function is not None and function.returns else None
 
 
+#: Functions that give what they take: some elements of a list, some entries of a map.
+_SHAPING: Final = frozenset({"filter", "filtermatch", "strip", "array.slice"})
 _MAPS_OF: Final[Mapping[str, str]] = {
     Kind.INT: Kind.MAP_INT,
     Kind.NUMBER: Kind.MAP_NUMBER,

@@ -212,8 +212,8 @@ class _StatementParser(ExpressionParser):
     def _columns(self) -> tuple[Column, ...]:
         columns: list[Column] = []
         while True:
-            if self._is_clause_here() and columns:
-                break  # a trailing comma
+            if columns and self._is_clause_here() and not (self.token.key == "filter" and self.peek().key == "("):
+                break  # a trailing comma; the function filter() is a column, as no FILTER follows columns at once
             try:
                 columns.append(self._column())
                 if self.accept(","):

@@ -26,6 +26,9 @@ from streams.event import (
 #: Bytes up to which a body is parsed in one go; larger ones are taken element by element.
 WHOLE_BYTES: Final = 64 * 1024
 
+#: Elements after which the caller may let others run.
+_REST: Final = 64
+
 _BOM: Final = b"\xef\xbb\xbf"
 
 # Finds where a value ends; whole numbers are not converted, however long.
@@ -86,6 +89,8 @@ def is_lines(body: bytes) -> bool:
 
 
 def _each_line(body: bytes, received_us: int, rules: Rules) -> Iterator[Event | Refusal | None]:
+    if body.count(b"\n") >= rules.events:
+        raise _too_many(rules)
     start, number = 0, 1
     while start < len(body):
         lines: list[bytes] = []
@@ -111,6 +116,8 @@ def _each_element(body: bytes, received_us: int, rules: Rules) -> Iterator[Event
             pass  # one element may be at fault: told below
         else:
             for index, element in enumerate(elements):
+                if not index % _REST:
+                    yield None
                 text = orjson.dumps(element)
                 try:
                     yield accepted(element, text, received_us, rules)
@@ -122,6 +129,8 @@ def _each_element(body: bytes, received_us: int, rules: Rules) -> Iterator[Event
     rested = 0
     for start, end in _spans(whole):
         spans.append((start, end))
+        if len(spans) > rules.events:
+            raise _too_many(rules)
         if end - rested > WHOLE_BYTES:
             rested = end
             yield None
@@ -179,6 +188,10 @@ def _skip(text: str, at: int) -> int:
 def _must_end(text: str, at: int) -> None:
     if at != len(text):
         raise _malformed(text, "something follows the array", at)
+
+
+def _too_many(rules: Rules) -> MalformedError:
+    return MalformedError(f"the body has more than {rules.events} events; /collect/bulk takes any number")
 
 
 def _malformed(text: str, message: str, at: int) -> MalformedError:

@@ -70,13 +70,17 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is accepted as an event; `timestamp_field` names the (dotted) field that has the event time."""
+    """What is accepted as an event; `timestamp_field` names the (dotted) field that has the event time.
+
+    `events`: how many one body may hold that is kept in memory whole.
+    """
 
     event_bytes: int = 32 * 1024
     depth: int = 32
     keys: int = 2000
     id_bytes: int = 256
     timestamp_field: str | None = None
+    events: int = 100_000
 
 
 def read_event(text: bytes, received_us: int, rules: Rules) -> Event:

@@ -26,6 +26,7 @@ from daemon.metrics import REGISTRY
 from daemon.settings import Settings
 from daemon.store import events as event_log
 from daemon.store import streams as stream_store
+from daemon.store.budget import Budget
 from daemon.store.database import Database
 from daemon.store.events import LANES, Appended, Batch, Lane
 from daemon.store.reserve import Reserve
@@ -37,8 +38,11 @@ from streams.routing import Routes, Rule, build_routes
 #: Events of one transaction; one request's events stay together however many they are.
 GROUP_EVENTS = 1024
 
-#: How often counts, fields and refusals are written, the disk is looked at, and a log that failed is tried, in seconds.
+#: How often counts, fields and refusals are written and the disk is looked at, in seconds.
 WATCH_S = 1.0
+
+#: When a log that failed is tried again first, in seconds; then twice as long after each try, up to WATCH_S.
+FIRST_TRY_S = 0.1
 
 #: How much one transaction of retention deletes.
 RETENTION_ROWS = 2000
@@ -132,8 +136,11 @@ class Collector:
         self._reserve = Reserve(settings.data_dir, settings.store.reserve_bytes)
         self._compiled: Sequence[Rule] = ()
         self._routes = Routes()
+        #: What bodies of requests may take in memory, as much as events that wait for the disk.
+        self.budget = Budget(settings.collect.waiting_bytes)
         self._failed: str | None = None
         self._full = False
+        self._failing = asyncio.Event()
         self._stopping = False
         self._retained_at = 0.0
         self._uncounted: list[tuple[Lane, int, int]] = []
@@ -239,9 +246,13 @@ class Collector:
         self._seen.refuse(stream, place, refusals, request_id, clock.now_us())
 
     async def room(self, lane: Lane) -> None:
-        """Waits while the lane's backlog is at its bound; raises NotAcceptedError when the daemon stops meanwhile."""
+        """Waits while the lane's backlog, or what waits for the disk, is at its bound.
+
+        Raises NotAcceptedError when the log fails or the daemon stops meanwhile.
+        """
         state = self._lanes[lane]
-        while state.head - self._cursors()[lane] >= state.bound:
+        most = self._settings.collect.waiting_bytes
+        while state.head - self._cursors()[lane] >= state.bound or state.size > most:
             if self._failed is not None or self._stopping:
                 raise self._refusal()
             await asyncio.sleep(_SLOW_S)
@@ -403,19 +414,31 @@ class Collector:
             isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         )
         freed = self._reserve.give_up() if full else False
-        if self._failed is None:
-            log.get().error("log_failed", error=str(error), full=full, reserve_freed=freed)
-        self._failed = str(error)
-        self._full = self._full or full
-        _WRITABLE.set(0)
+        self._told_failed(str(error), full=full, reserve_freed=freed)
         for lane in self._lanes.values():
             waiting, lane.waiting = list(lane.waiting), deque()
             lane.size -= sum(each.size for each in waiting)
             self._settle(waiting, self._refusal())
 
+    def _told_failed(self, error: str, *, full: bool, reserve_freed: bool) -> None:
+        if self._failed is None:
+            log.get().error("log_failed", error=error, full=full, reserve_freed=reserve_freed)
+        self._failed = error
+        self._full = self._full or full
+        self._failing.set()
+        _WRITABLE.set(0)
+
     async def _watch(self) -> None:
+        tries = 0
         while True:
-            await asyncio.sleep(WATCH_S)
+            if self._failed is None:
+                tries = 0
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_S):
+                        await self._failing.wait()
+            if self._failed is not None:
+                await asyncio.sleep(min(WATCH_S, FIRST_TRY_S * 2 ** min(tries, 10)))
+                tries += 1
             try:
                 if self._failed is None:
                     await self._look()
@@ -429,10 +452,7 @@ class Collector:
 
     async def _look(self) -> None:
         if await self._room_bytes() < self._reserve.size_bytes:
-            self._full = True
-            self._failed = "the disk is almost full"
-            _WRITABLE.set(0)
-            log.get().error("log_failed", error=self._failed, full=True, reserve_freed=False)
+            self._told_failed("the disk is almost full", full=True, reserve_freed=False)
             return
         await self.flush()
         if not self._reserve.held:
@@ -442,18 +462,22 @@ class Collector:
             await self._retain()
 
     async def _try_again(self) -> None:
-        if self._full:
+        if self._full and not await self._has_room():
             await self._retain()
-            if not await anyio.to_thread.run_sync(self._reserve.take) or (
-                await self._room_bytes() < 2 * self._reserve.size_bytes
-            ):
+            if not await self._has_room():
                 return
         await self._database.write(event_log.probe)
         await self.flush()
         self._failed = None
         self._full = False
+        self._failing.clear()
         _WRITABLE.set(1)
         log.get().info("log_recovered", free_bytes=self._reserve.room_bytes())
+
+    async def _has_room(self) -> bool:
+        return await anyio.to_thread.run_sync(self._reserve.take) and (
+            await self._room_bytes() >= 2 * self._reserve.size_bytes
+        )
 
     async def _room_bytes(self) -> int:
         room = self._reserve.room_bytes()

@@ -46,6 +46,7 @@ _KNOWN = CSV | LINES | _UNSAID | {"application/json"}
 
 #: Events of one append: little enough that single events do not wait long for the writer.
 BATCH_EVENTS = 512
+BATCH_BYTES = 1024 * 1024
 
 #: Lines, and about as many bytes, that are read without a look at the time.
 _SLICE_LINES = 128
@@ -148,6 +149,7 @@ class _Upload:
         self._lines = Lines(rules.event_bytes)
         self._reader: _Reader | None = None
         self._events: list[Event] = []
+        self._size = 0
         self._received_us = clock.now_us()
         self._under_way: tuple[asyncio.Future[int], int] | None = None
 
@@ -210,12 +212,13 @@ class _Upload:
             if not self._drop:
                 await self._send()
                 return False
-        if len(self._events) >= BATCH_EVENTS:
+        self._size += sum(len(each.body) for each in events)
+        if len(self._events) >= BATCH_EVENTS or self._size >= BATCH_BYTES:
             await self._send()
         return True
 
     async def _send(self) -> None:
-        events, self._events = self._events, []
+        events, self._events, self._size = self._events, [], 0
         if self._tally.dryrun:
             self._tally.stored += len(events)
             return

@@ -66,7 +66,7 @@ async def collect_json(request: web.Request) -> web.StreamResponse:
     """Takes one event, an array of events, or one a line.
 
     What is not accepted is reported by index (or line) and kept among the stream's rejects; the rest is stored. 400
-    when the body is no JSON at all, or nothing of it was accepted. Up to 5,000 events are stored all or none.
+    when the body is no JSON at all, or nothing of it was accepted. Up to 2,000 events are stored all or none.
     """
     body: bytes | None = None
     try:
@@ -119,11 +119,11 @@ async def _collect_json(request: web.Request, body: bytes | None) -> web.StreamR
     kind = content_type_of(request, JSON)
     rules = rules_of(request, settings)
     tally = _tally(request)
-    body = await body_of(request, settings, settings.collect.request_bytes, body)
-    lines = kind in LINES or is_lines(body)
-    if lines:
-        tally.place = "line"
-    return await take(request, "realtime", stream, read_body(body, clock.now_us(), rules, lines=lines), tally)
+    async with body_of(request, settings, settings.collect.request_bytes, body) as content:
+        lines = kind in LINES or is_lines(content)
+        if lines:
+            tally.place = "line"
+        return await take(request, "realtime", stream, read_body(content, clock.now_us(), rules, lines=lines), tally)
 
 
 @describe(
@@ -172,9 +172,9 @@ async def form_fields(request: web.Request, kind: str, settings: Settings) -> li
     most = 4 * settings.collect.event_bytes
     if kind == "multipart/form-data":
         return await _parts(request, most, settings.collect.event_keys)
-    body = await body_of(request, settings, most)
     try:
-        text = body.decode()
+        async with body_of(request, settings, most) as content:
+            text = content.decode()
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=settings.collect.event_keys)
     except UnicodeDecodeError as error:
         raise ApiError(400, f"the form is not UTF-8: byte {error.start}") from error

@@ -6,7 +6,8 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import orjson
@@ -14,6 +15,7 @@ from aiohttp import hdrs, web
 
 from daemon import clock
 from daemon.settings import Settings
+from daemon.store.budget import SMALL_BYTES
 from daemon.store.collector import Collector, NotAcceptedError
 from daemon.store.events import Lane
 from daemon.web import body
@@ -27,7 +29,7 @@ LISTED_ERRORS = 100
 
 #: Events that go into the log in one transaction, so that a request is stored whole or not at all. More than these go
 #: in pieces, and the reply says how far they came.
-WHOLE_EVENTS = 5000
+WHOLE_EVENTS = 2000
 
 #: How long work may keep the event loop to itself, in seconds.
 SLICE_S = 0.001
@@ -168,21 +170,40 @@ def content_type_of(request: web.Request, known: Sequence[str] | frozenset[str])
     return kind
 
 
-async def body_of(request: web.Request, settings: Settings, most: int, read: bytes | None = None) -> bytes:
+@asynccontextmanager
+async def body_of(
+    request: web.Request, settings: Settings, most: int, read: bytes | None = None
+) -> AsyncIterator[bytes]:
     """Gives the whole body, unpacked: at most `most` bytes (413), and within the body time-out as a whole (408).
 
-    read: the body, where it has been read already.
+    What all bodies take in memory is bounded (429), and large ones are worked on one after the other: they count until
+    the block is left. read: the body, where it has been read already.
     """
     if read is not None:
         if len(read) > most:
             raise ApiError(413, f"the body has {len(read)} bytes; at most {most} are accepted")
-        return read
+        yield read
+        return
+    budget = collector_of(request).budget
     limit_s = settings.server.body_timeout_s
+    pieces: list[bytes] = []
+    size = 0
     try:
-        async with asyncio.timeout(limit_s):
-            return await body.read(request, most=most, silence_s=limit_s)
-    except TimeoutError as error:
-        raise ApiError(408, f"the body did not come within {limit_s:g} s") from error
+        try:
+            async with asyncio.timeout(limit_s):
+                async for piece in body.pieces(request, most=most, silence_s=limit_s):
+                    if not budget.take(len(piece)):
+                        raise ApiError(429, "too many large requests at a time; send it again later", retry_after=1)
+                    size += len(piece)
+                    pieces.append(piece)
+        except TimeoutError as error:
+            raise ApiError(408, f"the body did not come within {limit_s:g} s") from error
+        content = b"".join(pieces)
+        pieces.clear()
+        async with budget.large if size > SMALL_BYTES else nullcontext():
+            yield content
+    finally:
+        budget.give_back(size)
 
 
 async def take(

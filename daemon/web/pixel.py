@@ -66,23 +66,23 @@ def cross_origin(handler: Handler) -> Handler:
 @cross_origin
 async def pixel(request: web.Request) -> web.StreamResponse:
     """Takes the query's parameters as one event; the reply is a one-pixel GIF."""
-    fields = [(name, value) for name, value in request.query.items()]
-    return await _take(request, one_event(fields, clock.now_us(), _rules(request)))
+    await _require(request)
+    return await _take(request, one_event(list(request.query.items()), clock.now_us(), _rules(request)))
 
 
 @describe("data", tag="collection", reply={"type": "string"})
 @cross_origin
 async def pixel_post(request: web.Request) -> web.StreamResponse:
     """Takes a form's fields, with the query's parameters, as one event; or events as JSON, as `/collect/json` does."""
+    await _require(request)
     settings = request.app[SERVICES].settings
     kind = content_type_of(request, FORM | JSON)
     rules = _rules(request)
     if kind in FORM:
-        fields = [(name, value) for name, value in request.query.items()]
-        fields += await form_fields(request, kind, settings)
+        fields = [*request.query.items(), *await form_fields(request, kind, settings)]
         return await _take(request, one_event(fields, clock.now_us(), rules))
-    body = await body_of(request, settings, settings.collect.request_bytes)
-    return await _take(request, read_body(body, clock.now_us(), rules, lines=kind in LINES))
+    async with body_of(request, settings, settings.collect.request_bytes) as content:
+        return await _take(request, read_body(content, clock.now_us(), rules, lines=kind in LINES))
 
 
 @describe("data", tag="collection")
@@ -104,13 +104,16 @@ def _rules(request: web.Request) -> Rules:
     return Rules(event_bytes=settings.event_bytes, depth=settings.event_depth, keys=settings.event_keys)
 
 
-async def _take(request: web.Request, found: Iterator[Event | Refusal | None]) -> web.StreamResponse:
+async def _require(request: web.Request) -> None:
     tokens = request.app[SERVICES].tokens
     account = request.match_info["account"]
     token = tokens.check(account) or await tokens.find(account)
     if token is None or not token.allows("data"):
         raise ApiError(401, "the account in the address is no live token of scope data")
     collector_of(request).admit("realtime")
+
+
+async def _take(request: web.Request, found: Iterator[Event | Refusal | None]) -> web.StreamResponse:
     stream = stream_of(request, DEFAULT_STREAM)
     await take(request, "realtime", stream, found, Tally())
     return web.Response(

@@ -88,15 +88,14 @@ async def _token(request: web.Request, text: str) -> Token:
 
 async def _content(request: web.Request) -> dict[str, Any]:
     try:
-        body = await body_of(request, request.app[SERVICES].settings, BATCH_BYTES)
+        async with body_of(request, request.app[SERVICES].settings, BATCH_BYTES) as body:
+            content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from error
     except ApiError as error:
         if error.status == web.HTTPRequestEntityTooLarge.status_code:
             raise ApiError(400, error.message) from error
         raise
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"the body is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ApiError(400, "the body is JSON, but not an object")
     return content

@@ -521,6 +521,33 @@ async def test_a_gzip_bomb_is_refused_in_bounded_memory(tmp_path, open_daemon, p
     assert grown < 60_000_000
 
 
+async def test_large_requests_at_a_time_are_bounded_in_memory(tmp_path, open_daemon):
+    content = orjson.dumps([{"text": "x" * 200} for _ in range(40_000)])
+
+    async with open_daemon(tmp_path, collect={"waiting_bytes": 30_000_000}) as opened:
+        await opened.post("/collect/json/web", data=io.BytesIO(content), headers=JSON, ok=True)
+        before = await memory_bytes()
+        replies = await asyncio.gather(
+            *(opened.post("/collect/json/web", data=io.BytesIO(content), headers=JSON) for _ in range(12))
+        )
+        grown = await memory_bytes() - before
+        after = await opened.post("/collect/json/web", data=io.BytesIO(content), headers=JSON)
+
+    assert {reply.status for reply in replies} == {200, 429}
+    assert all(reply.headers["Retry-After"] for reply in replies if reply.status == 429)
+    assert after.status == 200
+    assert grown < 150_000_000
+
+
+@pytest.mark.parametrize("content", [b"[" + b"3," * 200_000 + b"3]", b"{}\n" * 200_000])
+async def test_a_request_of_too_many_events_is_sent_to_bulk(tmp_path, open_daemon, content):
+    async with open_daemon(tmp_path) as opened:
+        reply = await opened.post("/collect/json/web", data=content, headers=JSON)
+
+    assert reply.status == 400
+    assert "more than 100000 events; /collect/bulk" in reply.message
+
+
 async def test_ten_thousand_field_names_are_an_error_in_one_event_and_bounded_over_many(tmp_path, open_daemon):
     async with open_daemon(tmp_path, collect={"event_bytes": 1_000_000}) as opened:
         wide = await opened.post("/collect/json/web", {f"field{number}": 1 for number in range(10_000)})

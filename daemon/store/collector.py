@@ -25,12 +25,12 @@ from daemon import clock, log
 from daemon.metrics import REGISTRY
 from daemon.settings import Settings
 from daemon.store import events as event_log
-from daemon.store import streams as stream_store
+from daemon.store import retention
 from daemon.store.budget import Budget
 from daemon.store.database import Database
 from daemon.store.events import LANES, Appended, Batch, Lane
+from daemon.store.notes import Notes
 from daemon.store.reserve import Reserve
-from daemon.store.seen import Seen
 from streams.event import Event, Refusal
 from streams.ql.errors import QueryError
 from streams.routing import Routes, Rule, build_routes
@@ -44,18 +44,9 @@ WATCH_S = 1.0
 #: When a log that failed is tried again first, in seconds; then twice as long after each try, up to WATCH_S.
 FIRST_TRY_S = 0.1
 
-#: How much one transaction of retention deletes.
-RETENTION_ROWS = 2000
-
 #: How long a sender waits before it tries again, in seconds.
 BEHIND_RETRY_S = 5
 FAILED_RETRY_S = 5
-
-#: Field names taken over from the store at the start, of all streams.
-_KNOWN_FIELDS = 100_000
-
-#: Events that one read of the recount looks at.
-_RECOUNT_EVENTS = 20_000
 
 #: How often a slowed upload looks whether it may go on, in seconds.
 _SLOW_S = 0.05
@@ -132,7 +123,9 @@ class Collector:
         self._wake = wake
         bounds = {"realtime": settings.collect.backlog_events, "bulk": settings.collect.bulk_backlog_events}
         self._lanes = {lane: _LaneState(lane, heads[lane], bounds[lane]) for lane in LANES}
-        self._seen = Seen(settings.collect.stream_fields)
+        self._heads = dict(heads)
+        self._notes = Notes(database, settings, self._heads)
+        self._seen = self._notes.seen
         self._reserve = Reserve(settings.data_dir, settings.store.reserve_bytes)
         self._compiled: Sequence[Rule] = ()
         self._routes = Routes()
@@ -143,8 +136,6 @@ class Collector:
         self._failing = asyncio.Event()
         self._stopping = False
         self._retained_at = 0.0
-        self._uncounted: list[tuple[Lane, int, int]] = []
-        self._flushing = asyncio.Lock()
         _WRITABLE.set(1)
 
     @classmethod
@@ -164,12 +155,8 @@ class Collector:
         wake: called with the lane after each commit of events.
         """
         heads = await database.read(event_log.heads)
-        known = await database.read(lambda db: stream_store.known(db, _KNOWN_FIELDS))
-        counted = await database.read(stream_store.counted)
         self = cls(database, settings, heads, rules=rules, cursors=cursors, wake=wake)
-        self._uncounted = [(lane, counted[lane], heads[lane]) for lane in LANES]
-        for stream, fields in known.items():
-            self._seen.know(stream, fields)
+        await self._notes.load()
         await anyio.to_thread.run_sync(self._reserve.take)
         async with anyio.create_task_group() as tasks:
             for lane in self._lanes.values():
@@ -259,37 +246,7 @@ class Collector:
 
     async def flush(self) -> None:
         """Writes counts, fields and refusals now, so that they can be read."""
-        async with self._flushing:
-            await self._recount()
-            await self._flush()
-
-    async def _recount(self) -> None:
-        """Counts, once after the start, what a process that was killed had not written any more."""
-        while self._uncounted:
-            lane, after, head = self._uncounted[-1]
-            upto = min(head, after + _RECOUNT_EVENTS)
-            if upto > after:
-                found = await self._database.read(
-                    lambda db, lane=lane, after=after, upto=upto: stream_store.recount(db, lane, after, upto)  # type: ignore[misc]
-                )
-                for stream, events, last_us in found:
-                    self._seen.count(stream, last_us, events=events)
-            self._uncounted[-1] = (lane, upto, head)
-            if upto == head:
-                self._uncounted.pop()
-
-    async def _flush(self) -> None:
-        counts, fields, rejects = self._seen.take(clock.now_us())
-        if counts or fields or rejects:
-            heads = {lane.name: lane.head for lane in self._lanes.values()}
-            keep = self._settings.retention.rejects
-            try:
-                await self._database.write(
-                    lambda db: stream_store.note(db, counts, fields, rejects, heads=heads, keep=keep)
-                )
-            except BaseException:
-                self._seen.put_back(counts, fields, rejects)
-                raise
+        await self._notes.flush()
 
     async def disk(self) -> dict[str, int]:
         """Gives the bytes that the log takes, within it what can be used again, and what the disk has free."""
@@ -377,7 +334,7 @@ class Collector:
             self._settle(group, self._refusal())
             return
         if appended.last:
-            lane.head = appended.last
+            lane.head = self._heads[lane.name] = appended.last
         now_us = clock.now_us()
         stored = repeated = 0
         counts: dict[str, int] = {}
@@ -486,27 +443,7 @@ class Collector:
         return room
 
     async def _retain(self) -> None:
-        """Deletes what is too old, in small transactions, so that nobody waits long for the writer."""
-        now_us = clock.now_us()
-        retention, cursors = self._settings.retention, self._cursors()
-        gone = 0
-        for lane in LANES:
-            before_us = now_us - int(retention.events_days * _DAY_US)
-            more = True
-            while more:
-                number, more = await self._database.write(
-                    lambda db, lane=lane, before_us=before_us: event_log.forget(  # type: ignore[misc]
-                        db, lane, before_us, cursors[lane], RETENTION_ROWS
-                    )
-                )
-                gone += number
-        until_us = now_us - int(self._settings.collect.dedup_days * _DAY_US)
-        while await self._database.write(lambda db: event_log.forget_keys(db, until_us, RETENTION_ROWS)):
-            pass
-        oldest_us = now_us - int(retention.rejects_days * _DAY_US)
-        await self._database.write(lambda db: stream_store.forget_rejects(db, oldest_us))
-        if gone:
-            log.get().info("events_forgotten", events=gone, older_than_days=retention.events_days)
+        await retention.retain(self._database, self._settings, self._cursors())
 
     async def _close(self) -> None:
         self._stopping = True

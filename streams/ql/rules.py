@@ -233,6 +233,7 @@ def _date_in_list(left: datetime, right: list[Any]) -> bool:
 
 def _lists_meet(left: list[Any], right: list[Any]) -> bool:
     texts = set(_texts(right))
+    numbers = {number for each in right if (number := _number_or_nan(each)) == number}  # noqa: PLR0124  (no NaN)
     dates = {moment(each) for each in right} if any(each.__class__ is DATE for each in left) else set()
     for each in left:
         if each.__class__ is DATE:
@@ -242,7 +243,7 @@ def _lists_meet(left: list[Any], right: list[Any]) -> bool:
             if each in texts:
                 return True
         elif each.__class__ is INT or each.__class__ is FLOAT:
-            if _numbers_meet(each, right):
+            if each in numbers:
                 return True
         elif each.__class__ is BOOL and _text(each) in texts:
             return True

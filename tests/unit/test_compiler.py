@@ -513,3 +513,19 @@ def test_deep_and_wide_trees_compile():
     assert walked(deep, data) == compile_filter(deep).evaluate(data, NOW)
     assert compile_expression(total).evaluate(data, NOW) == 2_999 + 98
     assert compile_expression(cases).evaluate(data, NOW) == 2_999
+
+
+def test_large_lists_meet_in_time_that_grows_with_their_length():
+    data = {"a": list(range(100_000)), "b": [float(place) + 0.5 for place in range(100_000)], "c": ["x"] * 100_000}
+
+    assert compile_filter(Binary("in", Ident(("a",)), Ident(("b",)))).evaluate(data, NOW) == NO_MATCH
+    assert compile_filter(Binary("in", Ident(("c",)), Ident(("a",)))).evaluate(data, NOW) == NO_MATCH
+    assert compile_filter(Binary("like", Ident(("c",)), Ident(("a",)))).evaluate(data, NOW) == NOT_OK
+
+
+def test_encodings_of_encodings_stay_bounded():
+    tree = Ident(("a",))
+    for _ in range(90):
+        tree = Call("encoding.b64encode", (tree,))
+
+    assert compile_expression(tree).evaluate({"a": "x" * 100}, NOW) is MISSING

@@ -17,6 +17,9 @@ from streams.ql.functions.registry import example, function
 from streams.ql.missing import MISSING, Missing, Value, is_nil
 from streams.ql.siphash import siphash
 
+#: The longest text that is encoded: encodings of encodings must not grow into gigabytes.
+_LONGEST = 1_000_000
+
 
 @function(
     "hash",
@@ -92,7 +95,9 @@ def hash_sha512(x: Value) -> str | Missing:
 def b64encode(x: Value) -> str | Missing:
     """Gives the text in base64."""
     text = _some(x)
-    return text if isinstance(text, Missing) else base64.b64encode(_bytes(text)).decode()
+    if isinstance(text, Missing) or len(text) > _LONGEST:
+        return MISSING
+    return base64.b64encode(_bytes(text)).decode()
 
 
 @function(

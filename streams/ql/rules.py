@@ -233,7 +233,7 @@ def _date_in_list(left: datetime, right: list[Any]) -> bool:
 
 def _lists_meet(left: list[Any], right: list[Any]) -> bool:
     texts = set(_texts(right))
-    numbers = {number for each in right if (number := _number_or_nan(each)) == number}  # noqa: PLR0124  (no NaN)
+    numbers = {number for each in right if (number := _number_or_nan(each)) == number}
     dates = {moment(each) for each in right} if any(each.__class__ is DATE for each in left) else set()
     for each in left:
         if each.__class__ is DATE:

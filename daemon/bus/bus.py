@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from connectors.sdk.run import Batching
 from daemon import clock, log
+from daemon.bus import metrics
 from daemon.bus.cursor import Cursor
 from daemon.bus.feed import Feed
 from daemon.bus.messages import Builder, Definitions
@@ -106,7 +107,8 @@ class Bus:
             asyncio.create_task(self._sweep(), name="bus: retention"),
         ]
         try:
-            yield self
+            with metrics.showing_lag(self.behind):
+                yield self
         finally:
             with anyio.CancelScope(shield=True):  # also when another loop has crashed
                 for task in tasks:
@@ -138,6 +140,7 @@ class Bus:
         if cursor is None:
             return
         self._dirty.discard(subscription_id)
+        metrics.forget(cursor.job_id)
         for number in cursor.wanted.audiences:
             listeners = self._by_audience[number]
             listeners.remove(cursor)

@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from connectors.sdk.run import Batching, Message
 from daemon import clock, log
+from daemon.bus import metrics
 from daemon.bus.cursor import Cursor
 from daemon.bus.lease import BatchLease, Loan, Pending
 from daemon.bus.messages import Builder
@@ -109,6 +110,7 @@ class Feed:
         if self._reader is not self._cursor.reader:
             return
         self._cursor.failed += 1
+        metrics.count(self._cursor.job_id, Outcome.FAILED, 1)
         self._on_settled(self._cursor, Outcome.FAILED)
 
     # --- batches
@@ -216,6 +218,7 @@ class Feed:
         cursor = self._cursor
         cursor.done_live.update(loan.live)
         cursor.done_backfill.update(loan.backfill)
+        metrics.count(cursor.job_id, outcome, loan.enters + loan.exits)
         if outcome is Outcome.OMITTED:
             cursor.omitted += loan.enters + loan.exits
         else:

@@ -185,6 +185,21 @@ async def test_batches_are_arrays_unless_their_size_is_one(tmp_path, open_daemon
     assert all(isinstance(each, list) for each in contents) == (size > 1)
 
 
+async def test_metrics_say_what_was_delivered_and_how_far_a_job_is_behind(tmp_path, open_daemon):
+    async with receiver() as there, open_daemon(tmp_path) as daemon:
+        await define(daemon)
+        job = await webhook(daemon, there.url("/ok"))
+        await visit(daemon, "ann", "bob")
+        await metrics(daemon, job, added=2)
+        shown = (await daemon.get("/metrics")).content.decode()
+        await daemon.delete(f"/v2/job/{job}")
+        after = (await daemon.get("/metrics")).content.decode()
+
+    assert f'cohortd_triggers_total{{job="{job}",outcome="delivered"}} 2.0' in shown
+    assert f'cohortd_subscription_behind_triggers{{job="{job}"}} 0.0' in shown
+    assert job not in after
+
+
 async def test_only_the_fields_that_are_asked_for_are_sent(tmp_path, open_daemon):
     async with receiver() as there, open_daemon(tmp_path) as daemon:
         await define(daemon)

@@ -33,7 +33,7 @@ def test_errors_in_a_row_sleep_twice_as_long_each_time_up_to_an_hour_and_fail_af
         assert verdict.sleep_cause is SleepCause.ERROR
         now_us, errors = verdict.sleep_until_us, verdict.errors
 
-    assert [1, 2, 4, 8, 16, 32, 60, 60] == slept[:8]
+    assert slept[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert 10 * HOUR_US <= now_us < 11 * HOUR_US
     assert "no answer" in verdict.reason
 
@@ -43,7 +43,7 @@ def test_a_time_that_the_destination_names_is_no_error_and_bounded_by_an_hour():
 
     for asked, slept in ((7, 7), (0, 0), (-5, 0), (86_400, 3600)):
         verdict = after_retry_after(errors, asked, "busy", 1_000_000, BackOff())
-        assert (JobState.SLEEPING, SleepCause.RETRY_AFTER) == (verdict.state, verdict.sleep_cause)
+        assert (verdict.state, verdict.sleep_cause) == (JobState.SLEEPING, SleepCause.RETRY_AFTER)
         assert 1_000_000 + slept * 1_000_000 == verdict.sleep_until_us
         assert errors == verdict.errors
 

@@ -12,6 +12,7 @@ for output cost one.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -30,6 +31,12 @@ GROUP_LIMIT = 256
 
 #: How long another process (`cohortd token create`) may hold the file before a write fails, in seconds.
 BUSY_S = 30.0
+
+
+def make_private(path: Path) -> None:
+    """Makes the file, readable for its owner only, where there is none; SQLite gives its companions the same mode."""
+    with suppress(OSError):  # what is wrong with the path SQLite tells better
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def prepare_connection(db: sqlite3.Connection, *, cache_kib: int = 2048, query_only: bool = False) -> None:
@@ -192,6 +199,7 @@ class Database:
 
 async def _open(path: Path, opened: list[_Connection], *, cache_kib: int, query_only: bool) -> _Connection:
     def connect() -> sqlite3.Connection:
+        make_private(path)
         return sqlite3.connect(path, isolation_level=None, cached_statements=512, timeout=BUSY_S)
 
     connection = _Connection(connect, iter_chunk_size=1000)

@@ -20,7 +20,7 @@ import anyio
 import orjson
 
 from daemon import clock, lock, log
-from daemon.store.database import BUSY_S, Database, prepare_connection
+from daemon.store.database import BUSY_S, Database, make_private, prepare_connection
 from daemon.store.migrate import migrate, migrations, version
 
 Scope = Literal["data", "read", "admin"]
@@ -164,6 +164,7 @@ def beside(data_dir: Path) -> Iterator[sqlite3.Connection]:
     """
     lock.make(data_dir)
     path = data_dir / FILE
+    make_private(path)
     with closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)) as db:
         prepare_connection(db)
         if version(db) != len(migrations("state")) and version(db) > 0 and (process := lock.holder(data_dir)):

@@ -25,7 +25,8 @@ def test_create_makes_the_directory_and_prints_the_token_alone_on_the_last_line(
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].startswith("cohortd_")
-    assert (tmp_path / "new" / "place").stat().st_mode & 0o777 == 0o700
+    made = tmp_path / "new" / "place"
+    assert [oct(path.stat().st_mode & 0o777) for path in (made, *made.glob("*.db*"))] == ["0o700", "0o600"]
 
 
 def test_the_token_itself_is_nowhere_in_the_files(tmp_path):

@@ -22,7 +22,7 @@ _MICROSECOND = timedelta(microseconds=1)
 #: passed on: the C library would make text of any length from them.
 _DIRECTIVE = re.compile(r"%(?:[aAwdbBmyYHIpMSfzZjUWcxXGuV%]|(.?))", re.DOTALL)
 _CLOCK = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", re.ASCII)
-_BUCKETS = {"minute": 60, "hour": 3600, "day": 86400}
+_BUCKETS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _APRIL = datetime(2014, 4, 7, 16, 58, 55, tzinfo=UTC)
 
 
@@ -268,15 +268,17 @@ def totimeset(now: datetime, x: Value = MISSING) -> list[datetime] | Missing:
     "timebucket",
     returns="[]timebucket",
     examples=[
-        example(gives=[EXAMPLE_NOW.replace(hour=0, minute=0)]),
+        example(gives=[EXAMPLE_NOW]),
+        example("2014-04-07 16:58:55.25", gives=[_APRIL]),
+        example("2014-04-07 16:58:55", "day", gives=[_APRIL.replace(hour=0, minute=0, second=0)]),
         example("2014-04-07 16:58:55", "hour", gives=[_APRIL.replace(minute=0, second=0)]),
         example("hello", gives=MISSING),
     ],
 )
-def timebucket(now: datetime, x: Value = MISSING, width: Value = "day") -> list[datetime] | Missing:
-    """Gives the beginning of the day (or "hour", "minute") of the event's time, or of dates, as a list.
+def timebucket(now: datetime, x: Value = MISSING, width: Value = "second") -> list[datetime] | Missing:
+    """Gives the second of the event's time, or of dates, as a list; or the "minute", "hour" or "day" that it is in.
 
-    A field of buckets keeps each once, so that `timewindow` counts the days (or hours) on which something was.
+    A field of buckets keeps each once: by seconds `timewindow` counts how often something was, by days on how many.
     """
     moments, length = _moments(now, x), _BUCKETS.get(str(width).lower())
     if isinstance(moments, Missing) or length is None:

@@ -31,7 +31,6 @@ from streams.merge_state import (
     ADDABLE,
     CAPPED_DEFAULT,
     DAY_US,
-    KEYED_US,
     MOMENTS,
     SETS,
     Merge,
@@ -45,7 +44,6 @@ from streams.merge_state import (
 from streams.ql.kinds import Kind, is_map
 
 __all__ = [
-    "KEYED_US",
     "MOMENTS",
     "SETS",
     "Merge",

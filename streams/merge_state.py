@@ -19,8 +19,6 @@ Value: TypeAlias = Any
 Merge: TypeAlias = Callable[[dict[str, State], dict[str, Value], Value, int, str], int]
 
 DAY_US: Final = 86_400_000_000
-#: Event time of a value that stands above all times: an attached key of a single-valued identity.
-KEYED_US: Final = (1 << 63) - 1
 #: Capacity of `MERGEOP capped` where none is given.
 CAPPED_DEFAULT: Final = 100
 #: What a set or map holds without a capacity: nobody's profile may outgrow what can be written with each event.

@@ -5,7 +5,7 @@ call of orjson each:
 
 | Key | Holds |
 |---|---|
-| `f` | the state of each field (`merge.py`), by its slot's key |
+| `f` | the state of each field (`merge.py`), by its slot's key; of a single-valued identity the key itself stands |
 | `k` | the keys: identity field to the list of its values, in the order of their coming |
 | `m` | `[created_us, modified_us, events, conflicts, [stream, …]]` |
 | `h` | the home fragment: the key of highest rank in the first event, `[field, value]` |
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
-from streams.merge import KEYED_US, State, Value, moment
+from streams.merge import State, Value, moment
 from streams.ql.coerce import text_of_date
+from streams.ql.missing import MISSING
 from streams.schema import Schema
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ class Profile:
         Returns the bits of the fields whose typed value changed (`Schema.names_of`). An event that comes by several
         queries is counted once, as long as its calls follow one another.
         """
-        mask = 0
+        linked = 0
         if resolution.attach or resolution.absorb or resolution.refused:
-            mask = self._link(schema, resolution, position)
+            linked = self._link(schema, resolution, position)
         home = resolution.keys[0]
         part: Part | None = None
         if home != self.home:
@@ -129,15 +130,18 @@ class Profile:
         merges = schema.merges
         states, view = self.fields, self.values
         event_id = event_id or ""
+        mask = 0
         for name, value in resolution.values:
             mask |= merges[name](states, view, value, event_us, event_id)
         if part is not None:
             states, view = part[0], {}
             for name, value in resolution.values:
                 merges[name](states, view, value, event_us, event_id)
+        if mask & schema.single_bits:
+            mask &= ~self._show_keys(schema)
         if schema.limited:
             self._limit_keys(schema)
-        return mask
+        return mask | linked
 
     def dump(self) -> str:
         """Gives the JSON text of `profile.body`; `load` of it is this profile again."""
@@ -237,12 +241,20 @@ class Profile:
             return 0  # its values are contributions
         slot = schema.slots[name]
         value = slot.from_text(text)
-        # No event time is later: what is attached stands, whatever columns outside of BY say.
-        self.fields[slot.key] = [value, KEYED_US]
         if self.values.get(name) == value:
             return 0
         self.values[name] = value
         return slot.bit
+
+    def _show_keys(self, schema: Schema) -> int:
+        """Shows the attached keys of single-valued identities, whatever columns outside of BY say; their bits."""
+        bits = 0
+        for slot in schema.single_slots:
+            texts = self.keys.get(slot.name)
+            if texts:
+                self.values[slot.name] = slot.from_text(texts[0])
+                bits |= slot.bit
+        return bits
 
     def _absorb(self, schema: Schema, other: Profile) -> int:
         """Merges another profile into this one; the other is no more."""
@@ -265,22 +277,19 @@ class Profile:
             name: value.copy() if isinstance(value, dict | list) else value for name, value in self.values.items()
         }
         _merge_states(schema, self.fields, other.fields)
-        mask = 0
-        for key in other.fields:
-            slot = schema.by_key.get(key)
-            if slot is not None:
-                value = self.values[slot.name] = slot.render(self.fields[key])
-                if before.get(slot.name) != value:
-                    mask |= slot.bit
-        return mask
+        names = {slot.name for key in other.fields if (slot := schema.by_key.get(key)) is not None}
+        for name in names:
+            slot = schema.slots[name]
+            self.values[name] = slot.render(self.fields[slot.key])
+        self._show_keys(schema)
+        return schema.mask_of(
+            name for name in names | schema.singles if before.get(name, MISSING) != self.values.get(name, MISSING)
+        )
 
     def _split_parts(self) -> dict[Key, Part]:
         """Gives the parts; makes the first of them, a copy of what the home fragment gave, when there is none."""
         if self.parts is None:
             fields, meta = orjson.loads(orjson.dumps((self.fields, self.meta)))
-            keyed = [key for key, state in fields.items() if isinstance(state, list) and state[1:2] == [KEYED_US]]
-            for key in keyed:
-                del fields[key]
             self.parts = {} if self.home is None else {self.home: (fields, meta)}
         return self.parts
 
@@ -329,6 +338,10 @@ def load(schema: Schema, id: int, body: str | bytes | dict[str, Any]) -> Profile
         slot = by_key.get(key)
         if slot is not None:
             values[slot.name] = slot.render(state)
+    for slot in schema.single_slots:
+        texts = profile.keys.get(slot.name)
+        if texts:
+            values[slot.name] = slot.from_text(texts[0])
     return profile
 
 
@@ -389,7 +402,7 @@ def viewer(schema: Schema, names: Iterable[str]) -> Callable[[int, dict[str, Any
     """
     wanted = fields_read(schema, names)
     bound: dict[str, Any] = {"moment": moment, "meta_values": meta_values}
-    lines = ["def view(i, b):", "    f = b['f']", "    v = {}"]
+    lines = ["def view(i, b):", "    f = b['f']", "    keys = b['k']", "    v = {}"]
     for place, name in enumerate(sorted(wanted & schema.fields.keys())):
         slot = schema.slots[name]
         bound |= {f"k{place}": slot.key, f"n{place}": name, f"r{place}": slot.render}
@@ -398,6 +411,9 @@ def viewer(schema: Schema, names: Iterable[str]) -> Callable[[int, dict[str, Any
             "    if s is not None:",
             f"        v[n{place}] = {slot.expression.replace('render(', f'r{place}(')}",
         ]
+        if name in schema.singles:
+            bound[f"t{place}"] = slot.from_text
+            lines += [f"    s = keys.get(n{place})", f"    if s: v[n{place}] = t{place}(s[0])"]
     if not wanted.isdisjoint(META_NAMES):
         lines.append("    v.update(meta_values(i, b['m'], b['k']))")
     lines.append("    return v")

@@ -72,6 +72,9 @@ class Schema:
     merges: dict[str, Merge]
     by_key: dict[str, Slot]
     singles: frozenset[str]
+    """Identities of one value: a profile shows the attached key."""
+    single_slots: tuple[Slot, ...]
+    single_bits: int
     limited: tuple[Slot, ...]
     """Identities of several values with a capacity."""
     expiring: tuple[Slot, ...]
@@ -156,17 +159,12 @@ def schema_of(fields: Iterable[Field]) -> Schema:
     known = {each.name: each for each in fields}
     slots = {
         each.name: make_slot(
-            each.name,
-            each.kind,
-            # Of one value only: what is attached stands above every time, see `Profile`.
-            "latest" if each.single else each.merge_op,
-            bit=1 << place,
-            capacity=each.capacity,
-            keep_days=each.keep_days,
+            each.name, each.kind, each.merge_op, bit=1 << place, capacity=each.capacity, keep_days=each.keep_days
         )
         for place, each in enumerate(known.values())
     }
     identities = sorted((each for each in known.values() if each.rank is not None), key=lambda each: each.rank or 0)
+    singles = tuple(slots[each.name] for each in identities if each.single)
     return Schema(
         fields=known,
         identities=tuple(identities),
@@ -174,7 +172,9 @@ def schema_of(fields: Iterable[Field]) -> Schema:
         slots=slots,
         merges={name: slot.merge for name, slot in slots.items()},
         by_key={slot.key: slot for slot in slots.values()},
-        singles=frozenset(each.name for each in identities if each.single),
+        singles=frozenset(slot.name for slot in singles),
+        single_slots=singles,
+        single_bits=sum(slot.bit for slot in singles),
         limited=tuple(slots[each.name] for each in identities if not each.single and each.capacity),
         expiring=tuple(slot for slot in slots.values() if slot.keep_us),
     )

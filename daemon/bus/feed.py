@@ -43,8 +43,8 @@ BODY_BUDGET = 1_000_000
 #: What may be done beyond a cursor, at most: it is remembered, and stored. Where one message stands still for very
 #: long, the others go on so far and no farther.
 AHEAD = 5000
-#: How long messages are made before the loop gets its turn, in seconds.
-SLICE_S = 0.001
+#: How long messages are made before the loop gets its turn, in seconds: a request of collection needs several turns.
+SLICE_S = 0.0003
 
 
 class Feed:

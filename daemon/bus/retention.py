@@ -66,7 +66,12 @@ class Retention:
         return True
 
     async def delete(self, floor: int) -> int:
-        """Deletes the triggers up to the id `floor` that are older than they are kept, piece by piece."""
+        """Deletes the triggers up to the id `floor` that are older than they are kept, piece by piece.
+
+        Of people who were erased nothing but the exit is kept that long.
+        """
+        if await self._state.read(lambda db: trigger_log.has_erased(db, floor)):
+            await self._state.write(lambda db: trigger_log.forget_erased(db, floor))
         before_us = clock.now_us() - round(self._settings.triggers_days * DAY_US)
         deleted = 0
         while True:

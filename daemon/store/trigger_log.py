@@ -70,6 +70,12 @@ COUNT_BETWEEN = """SELECT count(*) FROM trigger WHERE id > ?1 AND id <= ?4
 DELETE_OLD = """DELETE FROM trigger WHERE id IN (SELECT id FROM trigger ORDER BY id LIMIT ?3)
     AND id <= ?1 AND at_us < ?2"""
 
+# What was kept of people who were erased, once every cursor has passed it.
+HAS_ERASED = """SELECT 1 FROM trigger
+    WHERE profile_body IS NOT NULL AND cause = 'erase' AND id <= ? LIMIT 1"""
+FORGET_ERASED = """UPDATE trigger SET profile_body = NULL
+    WHERE profile_body IS NOT NULL AND cause = 'erase' AND id <= ?"""
+
 #: How many ids one read looks at, wanted or not: a subscription far behind goes through the log in such steps.
 SPAN = 50_000
 
@@ -229,6 +235,16 @@ def older_than(db: sqlite3.Connection, wanted: Filter, position: int, before_us:
     moved = row[0] - 1 if row is not None else max(head(db), position)
     skipped = db.execute(COUNT_BETWEEN, (position, *wanted, moved)).fetchone()[0]
     return moved, skipped
+
+
+def has_erased(db: sqlite3.Connection, up_to: int) -> bool:
+    """Says whether `forget_erased` would find anything."""
+    return db.execute(HAS_ERASED, (up_to,)).fetchone() is not None
+
+
+def forget_erased(db: sqlite3.Connection, up_to: int) -> int:
+    """Takes the last fields of erased people away from the triggers up to the id `up_to`; says from how many."""
+    return db.execute(FORGET_ERASED, (up_to,)).rowcount
 
 
 def delete_old(db: sqlite3.Connection, up_to: int, before_us: int, limit: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -298,6 +299,31 @@ async def test_what_was_settled_out_of_order_is_not_sent_again_after_a_restart(t
     assert got == [1, 3, 5]
 
 
+async def test_acknowledgements_that_could_not_be_stored_are_stored_later(tmp_path):
+    async with opened_state(tmp_path) as state, opened_bus(world := World(state)) as bus:
+        await world.subscribe(1)
+        await world.commit([(1, 1), (2, 1)])
+        write, refused = state.write, 0
+
+        async def full(work):
+            nonlocal refused
+            refused += 1
+            if refused <= 2:
+                raise sqlite3.OperationalError("database or disk is full")
+            return await write(work)
+
+        async with reading(bus) as feed:
+            state.write = full
+            got = await drain(feed)
+            async with asyncio.timeout(10):
+                while (row := await state.read(lambda db: subscriptions.one(db, "s"))).progress.position < 2:
+                    await asyncio.sleep(0.01)
+            state.write = write
+
+    assert len(got) == 2
+    assert (row.progress.added, refused) == (2, 3)
+
+
 async def test_one_message_that_stands_still_bounds_what_is_done_beyond_it(tmp_path, monkeypatch):
     monkeypatch.setattr("daemon.bus.feed.AHEAD", 50)
     monkeypatch.setattr("daemon.bus.feed.WINDOW", 20)
@@ -517,6 +543,32 @@ async def test_a_cursor_that_wants_nothing_does_not_hold_the_log(tmp_path, froze
 
     assert deleted == 1
     assert got == [(2, 1, 5, "enter")]
+
+
+async def test_the_last_fields_of_erased_people_go_when_everybody_has_them(tmp_path):
+    async with opened_state(tmp_path) as state, opened_bus(world := World(state)) as bus:
+        await world.subscribe(1)
+        await world.commit([(1, 1)])
+
+        def erase(db) -> Commit:
+            db.execute("DELETE FROM profile")
+            db.execute(
+                "INSERT INTO trigger (commit_id, profile_id, audience, kind, sequence, at_us, entered_us, cause,"
+                " profile_body) VALUES (2, 1, 1, 'exit', 2, ?, 4, 'erase', ?)",
+                (clock.now_us(), profiles.new(1, 0).dump()),
+            )
+            return Commit(2, 2, frozenset({1}))
+
+        bus.notify(await state.write(erase))
+        kept = []
+        await bus.sweep()
+        kept.append(await state.read(lambda db: db.execute("SELECT count(profile_body) FROM trigger").fetchone()[0]))
+        async with reading(bus) as feed:
+            await drain(feed)
+        await bus.sweep()
+        kept.append(await state.read(lambda db: db.execute("SELECT count(profile_body) FROM trigger").fetchone()[0]))
+
+    assert kept == [1, 0]
 
 
 async def test_a_dead_cursor_is_given_up_loudly_and_goes_on_with_what_is_younger(tmp_path, frozen_clock):

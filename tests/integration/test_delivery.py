@@ -330,6 +330,25 @@ async def test_a_missing_secret_fails_the_job_at_once_and_resume_brings_it_back(
     assert got == [("ann", "active", "enter")]
 
 
+async def test_somebody_who_was_merged_into_another_leaves_with_his_last_fields(tmp_path, open_daemon):
+    query = "SELECT uid, email, visits AS visits KIND int FROM default INTO user BY uid OR email ALIAS q"
+    async with receiver() as there, open_daemon(tmp_path) as daemon:
+        await define(daemon)
+        await daemon.call("POST", "/api/query", data=query, ok=True)
+        await webhook(daemon, there.url("/ok"))
+        for event in ({"uid": "ann", "visits": 1}, {"email": "a@x", "visits": 2}, {"uid": "ann", "email": "a@x"}):
+            await daemon.post("/collect/json/default", event, ok=True)
+            await daemon.daemon.services.pipeline.drain()
+        await there.until("/ok", 3)
+        messages = [message for request in await there.seen("/ok") for message in messages_of(request)]
+
+    leaving = next(each["data"] for each in messages if each["data"]["segment_events"][0]["event"] == "exit")
+    staying = next(each["data"] for each in messages if each["data"].get("uid") == "ann")
+    assert (leaving["email"], leaving["visits"]) == ("a@x", 2)
+    assert leaving["segment_events"][0]["merged_into"] == staying["_id"]
+    assert len(messages) == 3
+
+
 async def test_an_audience_that_a_job_uses_cannot_be_deleted(tmp_path, open_daemon):
     async with receiver() as there, open_daemon(tmp_path) as daemon:
         await define(daemon)

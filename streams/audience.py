@@ -18,12 +18,11 @@ from streams.schema import Schema
 _SECOND: Final = timedelta(seconds=1)
 #: Different changes that are remembered; beyond, all are forgotten and found again.
 _REMEMBERED: Final = 4096
-#: A combination of audiences gets a function of its own when it is asked for the so-manieth time; so many get one, of
-#: pieces with so many audiences each.
+#: Each so many uses of a combination of audiences, a piece of so many of them is made one function: a few milliseconds
+#: of work each time. Beyond so many pieces the rest is asked one by one.
 _FUSED_AFTER: Final = 32
-_MOST_FUSED: Final = 128
-_FUSED_FROM: Final = 2
-_FUSED: Final = 32
+_FUSED: Final = 16
+_MOST_PIECES: Final = 256
 
 
 class AudienceSet:
@@ -46,6 +45,7 @@ class AudienceSet:
         self._touched: dict[int, tuple[int, ...]] = {}
         self._terms: dict[tuple[int, ...], tuple[tuple[tuple[str, list[timedelta]], ...], tuple[int, ...]]] = {}
         self._uses: dict[tuple[int, ...], int] = {}
+        self._pieces = 0
         self._fused: dict[tuple[int, ...], tuple[Callable[[Mapping[str, Value], datetime], int], ...]] = {}
 
     def touched(self, changed: int) -> tuple[int, ...]:
@@ -83,26 +83,28 @@ class AudienceSet:
         if self.reads_meta:
             profile.refresh_meta()
         values = profile.values
-        fused = self._fused.get(numbers)
-        if fused is None:
-            uses = self._uses.get(numbers, 0) + 1
-            if uses < _FUSED_AFTER or len(self._fused) >= _MOST_FUSED or len(numbers) < _FUSED_FROM:
-                if len(self._uses) >= _REMEMBERED:
-                    self._uses.clear()
-                self._uses[numbers] = uses
-                found = 0
-                for number in numbers:
-                    if self._evaluate[number](values, now) == MATCH:
-                        found |= 1 << number
-                return found
-            fused = self._fused[numbers] = tuple(
-                fuse({number: self.audiences[number] for number in numbers[start : start + _FUSED]})
-                for start in range(0, len(numbers), _FUSED)
-            )
+        fused = self._fused.get(numbers, ())
         found = 0
         for members in fused:
             found |= members(values, now)
+        rest = numbers[len(fused) * _FUSED :]
+        if rest:
+            for number in rest:
+                if self._evaluate[number](values, now) == MATCH:
+                    found |= 1 << number
+            self._used(numbers, rest)
         return found
+
+    def _used(self, numbers: tuple[int, ...], rest: tuple[int, ...]) -> None:
+        """Counts a use of a combination; from time to time another piece of it becomes a function of its own."""
+        uses = self._uses.get(numbers, 0) + 1
+        if len(self._uses) >= _REMEMBERED:
+            self._uses.clear()
+        self._uses[numbers] = uses
+        if uses % _FUSED_AFTER == 0 and len(numbers) > 1 and self._pieces < _MOST_PIECES:
+            self._pieces += 1
+            piece = fuse({number: self.audiences[number] for number in rest[:_FUSED]})
+            self._fused[numbers] = (*self._fused.get(numbers, ()), piece)
 
     def boundary(self, numbers: Iterable[int], profile: Profile, now: datetime) -> int | None:
         """Gives the first moment (µs) after `now` at which time alone will change one of these memberships.

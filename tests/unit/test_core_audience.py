@@ -95,6 +95,10 @@ CONDITIONS = (
     "unknown != 5",
     "_num_events > 0",
     "*",
+    "Spent = 1",
+    "Spent > 3",
+    'last < "now-4d"',
+    "NOT genres.pop > 1",
 )
 
 
@@ -113,7 +117,7 @@ def test_many_filters_in_one_function_say_what_each_says(spent, days, genres, ta
     given_values = {"Spent": spent, "last": last, "genres": genres, "tags": tags}
     profile = profile_of(*((name, value) for name, value in given_values.items() if value is not None))
     known, numbers = FUSED, tuple(FUSED.audiences)
-    for _ in range(40):
+    for _ in range(70):
         one_by_one = [
             number for number, member in zip(numbers, known.evaluate(numbers, profile, NOW), strict=True) if member
         ]

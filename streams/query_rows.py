@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from streams.event import RefusedError, Rules, event_id, event_time
 from streams.identity import resolve
@@ -32,12 +32,20 @@ class _RowError(ValueError):
     """A line that is not of the form that API.md gives."""
 
 
+class _Timed(NamedTuple):
+    event_us: int
+    name: str | None
+    tie: str | None
+    event: dict[str, Any]
+
+
 def query_row(row: Any, now: datetime | None = None) -> dict[str, Any]:
     """Maps `{query, events, now}` to `{profiles, error}`.
 
     Several statements are separated by `;`, a later one with the same ALIAS replaces the earlier. Events are taken in
-    their order; one with an `_id` that its stream has had is a duplicate, as in the daemon. `now` is for lines without
-    one; it is needed only where an event has no `_ts`.
+    their order; one with an `_id` that its stream has had is a duplicate, as in the daemon. Of events without `_ts`,
+    which all happen at `now`, a later one counts as newer, as it does when it arrives later. `now` is for lines
+    without one; it is needed only where an event has no `_ts`.
     """
     try:
         text, events = _read(row)
@@ -84,7 +92,7 @@ def _moment_us(row: Mapping[str, Any], now: datetime | None) -> int | None:
 
 def _profiles(queries: list[Query], events: list[dict[str, Any]], now_us: int | None) -> list[dict[str, Any]]:
     """Gives the profiles of all tables; statements that feed different tables know nothing of one another."""
-    timed: list[tuple[int, str | None, dict[str, Any]]] = []
+    timed: list[_Timed] = []
     for place, event in enumerate(events):
         try:
             event_us = event_time(event, -1 if now_us is None else now_us, _RULES)
@@ -93,23 +101,23 @@ def _profiles(queries: list[Query], events: list[dict[str, Any]], now_us: int | 
             raise _RowError(f"event {place}: {error}") from None
         if event_us == -1 and now_us is None:
             raise _RowError(f"event {place} has no _ts, and there is no now to take instead")
-        timed.append((event_us, name, event))
+        # Equal times are decided by the event id.
+        tie = name if event.get("_ts") is not None else f"{place:012}"
+        timed.append(_Timed(event_us, name, tie, event))
     tables: dict[str, list[Query]] = {}
     for query in queries:
         tables.setdefault(query.table.lower(), []).append(query)
     return [profile for each in tables.values() for profile in _table(each, timed, now_us)]
 
 
-def _table(
-    queries: list[Query], events: list[tuple[int, str | None, dict[str, Any]]], now_us: int | None
-) -> list[dict[str, Any]]:
+def _table(queries: list[Query], events: list[_Timed], now_us: int | None) -> list[dict[str, Any]]:
     schema = build_schema(queries)
     mapper = Mapper(schema, queries)
     owners: dict[Key, Profile] = {}
     profiles: dict[int, Profile] = {}
     ids = count(1)
     seen: set[tuple[str, str]] = set()
-    for place, (event_us, name, event) in enumerate(events):
+    for place, (event_us, name, tie, event) in enumerate(events):
         named = event.get(STREAM_KEY)
         streams = [named] if isinstance(named, str) else list(dict.fromkeys(query.stream for query in queries))
         for stream in streams:
@@ -124,7 +132,7 @@ def _table(
                     schema,
                     resolution,
                     event_us=event_us,
-                    event_id=name,
+                    event_id=tie,
                     stream=stream,
                     received_us=event_us,
                     position=("realtime", place),
@@ -137,7 +145,7 @@ def _table(
                     del owners[key]
                 profile.dropped.clear()
                 profiles[profile.id] = profile
-    at_us = max((event_us for event_us, _, _ in events), default=0) if now_us is None else now_us
+    at_us = max((event.event_us for event in events), default=0) if now_us is None else now_us
     for profile in profiles.values():
         profile.expire(schema, at_us)
     return [output(profile, schema, meta=False) for profile in profiles.values()]

@@ -180,7 +180,7 @@ class _Scan:
                 part = rows[at : at + 64]
                 if slow:
                     for profile_id, body in part:
-                        row = [profile_id, body, timers.get(profile_id), former.get(profile_id)]
+                        row = _row(profile_id, body, timers, former)
                         self._entry(self._cache.by_id.get(profile_id), row)
                 else:
                     self._fast(part, timers, former)
@@ -195,9 +195,9 @@ class _Scan:
         else:
             self._cache.touch(entry, self._unit.number)
         self._evaluator.some(self._unit, entry, self._numbers, self._cause)
-        for number in self._refused:
-            if entry.members >> number & 1:
-                self._unit.move(entry, number, self._cause)
+        refused = [(number, None) for number in self._refused if entry.members >> number & 1]
+        if refused:
+            self._unit.move(entry, refused, self._cause)
 
     def _fast(
         self, rows: Sequence[Sequence[Any]], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
@@ -218,7 +218,7 @@ class _Scan:
                     if match and ok:
                         matched |= 1 << number
             except Exception:  # noqa: BLE001  (a defect in one filter: the careful way asks each by itself)
-                self._entry(None, [profile_id, body, timers.get(profile_id), former.get(profile_id)])
+                self._entry(None, _row(profile_id, body, timers, former))
                 continue
             before = former.get(profile_id)
             if matched or before is not None:
@@ -230,7 +230,7 @@ class _Scan:
                     self._unit.set_timer(profile_id, due_us)
 
     def _move(self, profile_id: int, matched: int, before: list[list[int]] | None, values: Mapping[str, Any]) -> None:
-        known = {} if before is None else {row[0]: (row[1], row[3]) for row in before}
+        known = {} if before is None else {row[0]: (row[1], row[2]) for row in before}
         members = 0
         for number, (sequence, _) in known.items():
             members |= (sequence & 1) << number
@@ -248,6 +248,15 @@ class _Scan:
     def _until(self, each: CompiledFilter, values: Mapping[str, Any]) -> int | None:
         at = each.boundary(values, self._unit.now)
         return None if at is None else clock.to_us(at)
+
+
+def _row(
+    profile_id: int, body: dict[str, Any], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
+) -> list[Any]:
+    """What `entry_of` takes."""
+    known = former.get(profile_id, [])
+    members = [audience for audience, sequence, _ in known if sequence & 1]
+    return [profile_id, body, timers.get(profile_id), members, orjson.dumps(known).decode()]
 
 
 def _earliest(

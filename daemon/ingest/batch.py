@@ -1,17 +1,17 @@
-"""A batch of events: map, fetch what they touch in one read, resolve, merge, evaluate, one bundle.
+"""A batch of events: map, fetch what they touch in one read, resolve, merge; then evaluate, and one bundle.
 
 Each profile is evaluated and written once a batch, however many of its events are in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
-from daemon.ingest.cache import NO_MEMBERSHIPS, Cache, Entry
+from daemon.ingest.cache import Cache, Entry
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
@@ -23,15 +23,12 @@ from streams.identity import Limits, Resolution, resolve
 from streams.mapping import Key, Mapped
 from streams.profile import Profile, load, new
 
-#: A bulk batch is not cut short for the real-time lane before it has this many events.
-LEAST_EVENTS: Final = 2048
-
 #: What an event says, position, received_us, stream, event_us, event_id.
 _Event: TypeAlias = tuple[list[Mapped], int, int, str, int, str | None]
 
 
 class Batch:
-    """Takes pages of one lane's events into `unit`."""
+    """Takes events of one lane into `unit`: `take` pages as often as there are some, then `finish`."""
 
     def __init__(
         self,
@@ -54,23 +51,32 @@ class Batch:
         self._whole: set[int] = set()
         self._owners: dict[Key, int | None] = {}
         self._received_us = 0
+        #: The position of the last event that was taken in.
+        self.last = 0
 
-    async def take(self, lane: Lane, pages: Sequence[Page], interrupted: Callable[[], bool]) -> int:
-        """Takes the events of `pages` in; returns how many pages, fewer when `interrupted` said so in between."""
+    @property
+    def events(self) -> int:
+        """How many events were taken in."""
+        return self._unit.events
+
+    async def take(self, lane: Lane, pages: Sequence[Page]) -> None:
+        """Takes the events of `pages` into the profiles in memory."""
         events: list[_Event] = []
-        taken = 0
+        if pages[0].last <= self.last:
+            raise RuntimeError(f"events up to {self.last} are taken already")  # each is counted once, whatever happens
         for page in pages:
             await self._map(page, events)
-            taken += 1
-            if len(events) >= LEAST_EVENTS and interrupted():
-                break
         if self._unknown:
             await fetch(self._state, self._cache, self._definitions, list(self._unknown), self._slices)
+            self._unknown.clear()
         await self._apply(lane, events)
-        self._unit.take_batch(lane, pages[taken - 1].last)
         self._unit.events += len(events)
-        await self._finish()
-        return taken
+        self.last = pages[-1].last
+
+    async def finish(self, lane: Lane) -> None:
+        """Evaluates what changed, and makes the bundle whole."""
+        self._unit.take_batch(lane, self.last)
+        await self._evaluate()
 
     async def _map(self, page: Page, events: list[_Event]) -> None:
         rows: list[tuple[int, int, str, int, str | None, dict[str, Any]]] = orjson.loads(page.text)
@@ -135,7 +141,7 @@ class Batch:
         entry = cache.by_id[other.id]
         if entry.stored:
             known = self._definitions.audiences
-            memberships = {number: each for number, each in entry.memberships.items() if number in known}
+            memberships = {number: each for number, each in entry.memberships().items() if number in known}
             unit.leave_for_good(other.id, memberships, "merge", other.dump(), merged_into=into.id)
             unit.bundle.gone.append(other.id)
         cache.forget(entry, unit.number)
@@ -154,7 +160,7 @@ class Batch:
                 self._owners[key] = None
         profile.dropped.clear()
 
-    async def _finish(self) -> None:
+    async def _evaluate(self) -> None:
         unit, cache, evaluator, slices = self._unit, self._cache, self._evaluator, self._slices
         by_id, touch, rows, whole = cache.by_id, cache.touch, unit.bundle.profiles, self._whole
         number = unit.number
@@ -194,13 +200,8 @@ async def fetch(state: Database, cache: Cache, definitions: Definitions, keys: S
 
 def entry_of(definitions: Definitions, row: Sequence[Any]) -> Entry:
     """Makes an entry of a stored row (see `daemon.store.profiles`)."""
-    profile_id, body, due_us, rows = row
-    memberships = NO_MEMBERSHIPS
-    members = 0
-    if rows:
-        memberships = {}
-        for audience, sequence, _, entered_us in rows:
-            memberships[audience] = (sequence, entered_us)
-            if sequence & 1:
-                members |= 1 << audience
-    return Entry(load(definitions.schema, profile_id, body), memberships, members, due_us)
+    profile_id, body, due_us, members, ledger = row
+    mask = 0
+    for number in members:
+        mask |= 1 << number
+    return Entry(load(definitions.schema, profile_id, body), ledger, mask, due_us)

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Final, TypeAlias
 
+import orjson
+
 from streams.mapping import Key
 from streams.profile import Profile
 
-#: Of an audience: how many transitions there were, and the time of the last enter.
+#: By audience: how many transitions there were, and the time of the last enter.
 Memberships: TypeAlias = Mapping[int, tuple[int, int]]
 
-NO_MEMBERSHIPS: Final[Memberships] = {}
 #: What a profile takes in memory, by measurement: this much by itself, and a multiple of its stored text.
 ENTRY_BYTES: Final = 2000
 TEXT_FACTOR: Final = 9
@@ -26,16 +27,17 @@ TEXT_FACTOR: Final = 9
 class Entry:
     """A profile with its memberships and its timer.
 
-    `members` has a bit for each audience number that it is a member of now. `unit` is the last step of ingest that
-    changed it. `due_us` is the stored timer. `stored` says whether the database has ever had it.
+    `members` has a bit for each audience number that it is a member of now. `ledger` is the JSON text of
+    `[[audience, sequence, entered_us], …]`, a text because it is only read when a membership moves. `unit` is the last
+    step of ingest that changed it. `due_us` is the stored timer. `stored` says whether the database has ever had it.
     """
 
-    __slots__ = ("due_us", "members", "memberships", "profile", "size", "stored", "unit")
+    __slots__ = ("due_us", "ledger", "members", "profile", "size", "stored", "unit")
 
     def __init__(
         self,
         profile: Profile,
-        memberships: Memberships = NO_MEMBERSHIPS,
+        ledger: str = "[]",
         members: int = 0,
         due_us: int | None = None,
         size: int = ENTRY_BYTES,
@@ -43,12 +45,20 @@ class Entry:
         stored: bool = True,
     ) -> None:
         self.profile = profile
-        self.memberships = memberships
+        self.ledger = ledger
         self.members = members
         self.due_us = due_us
         self.size = size
         self.stored = stored
         self.unit = 0
+
+    def memberships(self) -> dict[int, tuple[int, int]]:
+        """Gives what is known of the memberships, former ones too."""
+        return {number: (sequence, entered_us) for number, sequence, entered_us in orjson.loads(self.ledger)}
+
+    def keep(self, memberships: Memberships) -> None:
+        """Takes memberships as they are now."""
+        self.ledger = orjson.dumps([(number, *each) for number, each in memberships.items()]).decode()
 
 
 class Cache:
@@ -93,6 +103,10 @@ class Cache:
         """Notes that the step `unit` changes an entry: it is now the last to be dropped."""
         entry.unit = unit
         self.by_id.move_to_end(entry.profile.id)
+
+    def beyond(self, share: float) -> bool:
+        """Says whether the bytes are beyond their bound by more than this share of it."""
+        return self.bytes > self._max_bytes * (1 + share)
 
     def evict(self, seen_unit: int, at_most: int) -> bool:
         """Drops up to `at_most` entries beyond the bounds; says whether there may be more to drop.

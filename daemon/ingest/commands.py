@@ -188,7 +188,7 @@ async def erase_profile(unit: Unit, definitions: Definitions, cache: Cache, prof
     profile = entry.profile
     keys = profile.all_keys()
     known = definitions.audiences
-    memberships = {number: each for number, each in entry.memberships.items() if number in known}
+    memberships = {number: each for number, each in entry.memberships().items() if number in known}
     unit.leave_for_good(profile.id, memberships, "erase", profile.dump())
     unit.bundle.gone.append(profile.id)
     unit.bundle.keys_gone += keys

@@ -69,10 +69,12 @@ class Evaluator:
         matched = self.matched(profile, numbers, unit.now)
         moved = (matched ^ entry.members) & mask
         if moved:
-            for number in numbers:
-                if moved >> number & 1:
-                    until_us = self.until(profile, number, unit) if matched >> number & 1 else None
-                    unit.move(entry, number, cause, until_us=until_us)
+            moves = [
+                (number, self.until(profile, number, unit) if matched >> number & 1 else None)
+                for number in numbers
+                if moved >> number & 1
+            ]
+            unit.move(entry, moves, cause)
         if timed:
             # A timer may come too early, so a bound will do; once it has come the true boundary is worth its cost.
             find = self._set.boundary if cause == "time" else self._set.earliest

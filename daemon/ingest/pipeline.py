@@ -40,6 +40,13 @@ from streams.identity import Limits
 
 T = TypeVar("T")
 
+#: Events of the bulk lane that are read at a time, and pages that are taken at a time.
+READ_EVENTS: Final = 4096
+STEP_PAGES: Final = 8
+#: A bulk batch is not cut short for something stronger before it has this many events.
+LEAST_EVENTS: Final = 2048
+#: How far a batch may take the cache beyond its bytes before it ends: what it has changed cannot be dropped yet.
+OVERSHOOT: Final = 0.25
 #: What is ready and has waited this long is taken before what is stronger.
 PATIENCE_S: Final = 0.25
 #: Longest sleep while timers are pending: the wall clock may be set.
@@ -69,8 +76,8 @@ class IngestSettings(Protocol):
         """Events of one bulk batch at most."""
 
     @property
-    def batch_bytes(self) -> int:
-        """Their stored bytes at most."""
+    def read_bytes(self) -> int:
+        """Stored bytes of events that are read at a time."""
 
     @property
     def realtime_events(self) -> int:
@@ -128,7 +135,8 @@ class Pipeline:
         self._told_trigger = 0
         self._failures = 0
         self._most_events: int | None = None
-        self._taking: tuple[Lane, list[Page]] | None = None
+        #: Of the batch under way: its lane, how many events it has so far, the last one's position.
+        self._taking: tuple[Lane, int, int] | None = None
         self._poison: tuple[Lane, int] | None = None
         self._closed = False
 
@@ -306,8 +314,8 @@ class Pipeline:
         patient = min(ready[1:], key=lambda kind: self._waiting_since[kind])
         return patient if now - self._waiting_since[patient] > PATIENCE_S else ready[0]
 
-    async def _has_events(self, lane: Lane) -> bool:
-        """Says whether there are events to take; reads some when it is not known."""
+    async def _has_events(self, lane: Lane, after: int | None = None) -> bool:
+        """Says whether there are events to take, after the cursor or a position; reads some when it is not known."""
         if self._ahead[lane]:
             return True
         if lane == "bulk" and self._read_ahead is not None:
@@ -318,16 +326,16 @@ class Pipeline:
         if not self._fresh[lane]:
             return False
         self._fresh[lane] = False
-        pages, heads = await self._read(lane, self._head.cursors[lane])
+        pages, heads = await self._read(lane, self._head.cursors[lane] if after is None else after)
         self._ahead[lane] = pages
         self._see(heads, lane, pages)
         return bool(pages)
 
     async def _read(self, lane: Lane, after: int) -> tuple[list[Page], dict[Lane, int]]:
-        most = self._settings.realtime_events if lane == "realtime" else self._settings.batch_events
+        most = self._settings.realtime_events if lane == "realtime" else min(READ_EVENTS, self._settings.batch_events)
         if self._most_events is not None:
             most = min(most, self._most_events)
-        size = self._settings.batch_bytes
+        size = self._settings.read_bytes
 
         def read(db: sqlite3.Connection) -> tuple[list[Page], dict[Lane, int]]:
             return event_reader.read(db, lane, after, most, size), event_log.heads(db)
@@ -359,17 +367,33 @@ class Pipeline:
             self._poison = None
             await self._commit(unit)
             return
-        self._taking = (lane, pages)
         batch = Batch(unit, self.definitions, self._evaluator, self._cache, self._state, self._limits)
-        taken = await batch.take(lane, pages, self._interrupted if lane == "bulk" else _never)
+        while True:
+            some, self._ahead[lane] = pages[:STEP_PAGES], pages[STEP_PAGES:]
+            self._taking = (lane, batch.events + sum(page.events for page in some), some[-1].last)
+            await batch.take(lane, some)
+            pages = self._ahead[lane]
+            if not pages:
+                if lane != "bulk" or self._full(batch) or not await self._has_events(lane, batch.last):
+                    break
+                pages = self._ahead[lane]
+                if self._read_ahead is None:
+                    self._read_ahead = asyncio.ensure_future(self._read_on(pages[-1].last))
+            elif lane == "bulk" and self._full(batch):
+                break
+        await batch.finish(lane)
         self._taking = None
-        self._ahead[lane] = pages[taken:]
         await self._commit(unit)
         if self._most_events is not None:  # after a defect: back to full batches, doubling
             self._most_events = None if self._most_events > 1024 else self._most_events * 2
 
-    def _interrupted(self) -> bool:
-        return bool(self._fresh["realtime"] or self._commands)
+    def _full(self, batch: Batch) -> bool:
+        """Says whether a bulk batch has to end: it is large, memory is short, or something stronger waits."""
+        if self._most_events is not None or batch.events >= self._settings.batch_events:
+            return True
+        if self._cache.beyond(OVERSHOOT):
+            return True
+        return batch.events >= LEAST_EVENTS and bool(self._fresh["realtime"] or self._commands)
 
     async def _fire_timers(self) -> None:
         await self._settle()
@@ -513,10 +537,9 @@ class Pipeline:
         taking, self._taking = self._taking, None
         if taking is None:
             return
-        lane, pages = taking
-        events = sum(page.events for page in pages)
+        lane, events, last = taking
         if events == 1:
-            self._poison = (lane, pages[0].last)
+            self._poison = (lane, last)
         else:
             self._most_events = max(1, events // 2)
 
@@ -563,10 +586,6 @@ class Pipeline:
         timeout = None if due_us is None else min(CLOCK_CHECK_S, max(0.0, (due_us - clock.now_us()) / 1e6))
         with anyio.move_on_after(timeout):
             await self._wake.wait()
-
-
-def _never() -> bool:
-    return False
 
 
 def _stored(db: sqlite3.Connection) -> tuple[list[QueryRow], list[AudienceRow], list[RuleRow]]:

@@ -199,7 +199,8 @@ class _Player:
                 return
             unit = self._next()
             batch = Batch(unit, self._definitions, Evaluator(self._definitions), self._cache, self._into, self._limits)
-            await batch.take(lane, pages, lambda: False)
+            await batch.take(lane, pages)
+            await batch.finish(lane)
             unit.bundle.cursor = None
             unit.bundle.history.clear()
             unit.bundle.history_extended = None

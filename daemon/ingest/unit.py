@@ -116,12 +116,14 @@ class Unit:
 
     # --- memberships
 
-    def move(self, entry: Entry, number: int, cause: Cause, *, until_us: int | None = None) -> None:
-        """Turns the membership of a cached profile in one audience over."""
-        memberships = entry.memberships
-        sequence, entered_us = self.turn(entry.profile.id, number, memberships.get(number), cause, until_us=until_us)
-        entry.memberships = {**memberships, number: (sequence, entered_us)}
-        entry.members ^= 1 << number
+    def move(self, entry: Entry, moves: Iterable[tuple[int, int | None]], cause: Cause) -> None:
+        """Turns memberships of a profile over: (audience, until_us where it becomes a member) each."""
+        memberships = entry.memberships()
+        for number, until_us in moves:
+            before = memberships.get(number)
+            memberships[number] = self.turn(entry.profile.id, number, before, cause, until_us=until_us)
+            entry.members ^= 1 << number
+        entry.keep(memberships)
 
     def turn(
         self,

@@ -1,7 +1,8 @@
 """Profiles with what ingest keeps beside them: identities, timers, memberships.
 
 The reads for ingest give pages as JSON text, one step a page (the reason stands in `database`): a page is a list of
-rows `[profile id, body, due_us or null, [[audience, sequence, trigger id, entered_us], …]]`.
+rows `[profile id, body, due_us or null, [audience that it is a member of, …], ledger]`; the ledger is a text that is
+itself JSON, `[[audience, sequence, entered_us], …]`: it is seldom read.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Iterator, Sequence
 #: Profiles of one page of JSON text; bounds what one parse of it holds up.
 PAGE = 128
 
-_MEMBERSHIPS = """coalesce((SELECT group_concat('[' || m.audience || ',' || m.sequence || ',' || m.trigger_id || ','
-        || m.entered_us || ']') FROM membership m WHERE m.profile_id = p.id), '')"""
-_ROW = f"'[' || p.id || ',' || p.body || ',' || coalesce(t.due_us, 'null') || ',[' || {_MEMBERSHIPS} || ']]'"
+_MEMBERS = "(SELECT group_concat(m.audience) FROM membership m WHERE m.profile_id = p.id AND m.member = 1)"
+_LEDGER = """(SELECT group_concat('[' || m.audience || ',' || m.sequence || ',' || m.entered_us || ']')
+        FROM membership m WHERE m.profile_id = p.id)"""
+_ROW = f"""'[' || p.id || ',' || p.body || ',' || coalesce(t.due_us, 'null') || ',['
+        || coalesce({_MEMBERS}, '') || '],"[' || coalesce({_LEDGER}, '') || ']"]'"""
 
 OWNERS = """SELECT '[' || coalesce(group_concat(id), '') || ']' FROM (SELECT DISTINCT i.profile_id AS id
     FROM json_each(?) k CROSS JOIN identity i
@@ -31,7 +34,7 @@ RANGE_BODIES = """SELECT '[' || coalesce(group_concat('[' || id || ',' || body |
 RANGE_TIMERS = """SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || due_us || ']'), '') || ']'
     FROM timer WHERE profile_id > ? AND profile_id <= ?"""
 RANGE_MEMBERSHIPS = """SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || audience || ',' || sequence
-        || ',' || trigger_id || ',' || entered_us || ']'), '') || ']'
+        || ',' || entered_us || ']'), '') || ']'
     FROM membership WHERE profile_id > ? AND profile_id <= ?
     AND audience IN (SELECT value FROM json_each(?))"""
 
@@ -74,7 +77,7 @@ def in_range(
     """Gives up to `limit` profiles with ids in (`after`, `upto`], with the memberships in `audiences`.
 
     The result is (last id, pages of `[[id, body], …]`, timers as `[[id, due_us], …]`, memberships as
-    `[[id, audience, sequence, trigger id, entered_us], …]`), the texts JSON; None when no profile is left.
+    `[[id, audience, sequence, entered_us], …]`), the texts JSON; None when no profile is left.
     """
     (last,) = db.execute(RANGE_END, (after, upto, limit)).fetchone()
     if last is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
 import tempfile
@@ -79,7 +80,7 @@ async def _again(command, *arguments) -> None:
 async def _outcome(ingest):
     # Retried steps may cut batches elsewhere, so that net changes differ; what holds in the end does not.
     return (
-        await ingest.rows("SELECT id, body FROM profile ORDER BY id"),
+        [(number, json.loads(body)) for number, body in await ingest.rows("SELECT id, body FROM profile ORDER BY id")],
         await ingest.rows("SELECT * FROM identity ORDER BY field, value"),
         await ingest.rows("SELECT profile_id, audience, member FROM membership ORDER BY 1, 2"),
         await ingest.rows("SELECT lane, position FROM lane_cursor ORDER BY 1"),

@@ -17,14 +17,16 @@ import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import aiosqlite
 import anyio
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+Done = Callable[[T | None, BaseException | None], None]
 
 #: How much work one transaction may take at most, in queued functions.
 GROUP_LIMIT = 256
@@ -58,6 +60,20 @@ class _Connection(aiosqlite.Connection):
         result: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # as aiosqlite has it
         return result
 
+    def post(self, work: Work[T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """Runs a function in its thread; `done(result, error)` is called in the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            try:
+                result = work(self._conn)
+            except BaseException as error:  # noqa: BLE001  (told to whoever waits)
+                loop.call_soon_threadsafe(done, None, error)
+            else:
+                loop.call_soon_threadsafe(done, result, None)
+
+        self._tx.put_nowait((None, run))
+
     async def end(self) -> None:
         """Closes it, breaking off what it still runs: the writer's work is done by then, and nobody waits for reads."""
         closing = asyncio.ensure_future(self.close())
@@ -70,11 +86,12 @@ class _Connection(aiosqlite.Connection):
 
 
 class _Item(Generic[T]):
-    __slots__ = ("future", "work")
+    __slots__ = ("done", "wanted", "work")
 
-    def __init__(self, work: Work[T], future: asyncio.Future[T]) -> None:
+    def __init__(self, work: Work[T], done: Done[T], wanted: Callable[[], bool]) -> None:
         self.work = work
-        self.future = future
+        self.done = done
+        self.wanted = wanted
 
 
 class Database:
@@ -92,7 +109,10 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._queue: deque[_Item[Any]] = deque()
-        self._wake = asyncio.Event()
+        self._writer: _Connection | None = None
+        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
         self._closing = False
 
@@ -107,7 +127,6 @@ class Database:
         """
         self = cls(path)
         connections: list[_Connection] = []
-        task: asyncio.Task[None] | None = None
         try:
             writer = await _open(path, connections, cache_kib=cache_kib, query_only=False)
             if prepare is not None:
@@ -115,20 +134,15 @@ class Database:
             for _ in range(readers):
                 reader = await _open(path, connections, cache_kib=cache_kib, query_only=True)
                 self._idle_readers.put_nowait(reader)
-            # Not in the caller's task group: the writer must outlive everything that may still write, however the
-            # caller's scope ends, and it is awaited below on every path.
-            task = asyncio.create_task(self._serve(writer), name=f"writer of {path.name}")
+            self._writer = writer
             yield self
         finally:
             self._closing = True
-            self._wake.set()
-            await _undisturbed(self._close(task, connections))
+            await _undisturbed(self._close(connections))
 
-    async def _close(self, task: asyncio.Task[None] | None, connections: list[_Connection]) -> None:
+    async def _close(self, connections: list[_Connection]) -> None:
         try:
-            if task is not None:
-                await asyncio.wait([task])
-                task.result()
+            await self._idle.wait()
         finally:
             # Readers first: the last connection to close checkpoints the WAL, and only the writer may do that.
             for connection in reversed(connections):
@@ -136,12 +150,24 @@ class Database:
 
     async def write(self, work: Work[T]) -> T:
         """Runs `work` in a transaction and returns its result once that is durable."""
-        if self._closing:
-            raise sqlite3.ProgrammingError(f"{self.path.name} is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Item(work, future))
-        self._wake.set()
+        self.submit(work, partial(_settle, future), lambda: not future.done())
         return await future
+
+    def submit(self, work: Work[T], done: Done[T], wanted: Callable[[], bool] = lambda: True) -> None:
+        """As `write`, for a caller that is no coroutine: `done(result, error)` is called in the event loop.
+
+        wanted: asked before it begins; False drops it, and `done` is not called. Fewer turns of the event loop lie
+        between this and `done` than with a coroutine, each of which may take as long as the others' work in it.
+        """
+        if self._closing or self._writer is None:
+            raise sqlite3.ProgrammingError(f"{self.path.name} is closed")
+        self._queue.append(_Item(work, done, wanted))
+        if not self._busy:
+            # In the next turn, so that what comes in this one goes together.
+            self._busy = True
+            self._idle.clear()
+            asyncio.get_running_loop().call_soon(self._next)
 
     async def read(self, work: Work[T]) -> T:
         """Runs `work` on a reader, over one snapshot."""
@@ -169,32 +195,30 @@ class Database:
         running.add_done_callback(finished)
         return await asyncio.shield(running)
 
-    async def _serve(self, writer: _Connection) -> None:
-        while True:
-            group = self._take()
-            if not group:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            try:
-                outcomes = await writer.run(lambda db, group=group: _transaction(db, group))  # type: ignore[misc]
-            except asyncio.CancelledError as stopped:
-                # Only the end of the event loop cancels this task. What becomes of the group is not known here.
-                _settle(group, [(None, stopped)] * len(group))
-                raise
-            except BaseException as error:  # noqa: BLE001  (each waiting caller gets it)
-                outcomes = [(None, error)] * len(group)
-            _settle(group, outcomes)
-
-    def _take(self) -> list[_Item[Any]]:
+    def _next(self) -> None:
         group: list[_Item[Any]] = []
         while self._queue and len(group) < GROUP_LIMIT:
             item = self._queue.popleft()
-            if not item.future.done():
+            if item.wanted():
                 group.append(item)
-        return group
+        if not group:
+            self._busy = False
+            self._idle.set()
+            return
+        assert self._writer is not None  # noqa: S101  (open while anything is queued)
+        self._writer.post(lambda db: _transaction(db, group), partial(self._finished, group))
+
+    def _finished(
+        self,
+        group: list[_Item[Any]],
+        outcomes: list[tuple[Any, BaseException | None]] | None,
+        error: BaseException | None,
+    ) -> None:
+        try:
+            for item, outcome in zip(group, outcomes or [(None, error)] * len(group), strict=True):
+                item.done(*outcome)
+        finally:
+            self._next()
 
 
 async def _open(path: Path, opened: list[_Connection], *, cache_kib: int, query_only: bool) -> _Connection:
@@ -224,19 +248,16 @@ async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
         raise cancelled
 
 
-def _settle(group: list[_Item[Any]], outcomes: list[tuple[Any, BaseException | None]]) -> None:
-    for item, (result, failure) in zip(group, outcomes, strict=True):
-        if item.future.done():
-            continue
-        match failure:
-            case None:
-                item.future.set_result(result)
-            case asyncio.CancelledError():
-                item.future.cancel()
-            case StopIteration():  # which no future can carry
-                item.future.set_exception(RuntimeError("work raised StopIteration"))
-            case _:
-                item.future.set_exception(failure)
+def _settle(future: asyncio.Future[T], result: T | None, failure: BaseException | None) -> None:
+    if future.done():
+        return
+    match failure:
+        case None:
+            future.set_result(cast("T", result))
+        case StopIteration():  # which no future can carry
+            future.set_exception(RuntimeError("work raised StopIteration"))
+        case _:
+            future.set_exception(failure)
 
 
 def _transaction(db: sqlite3.Connection, group: list[_Item[Any]]) -> list[tuple[Any, BaseException | None]]:

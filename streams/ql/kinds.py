@@ -72,6 +72,7 @@ _LISTS: Final = frozenset(
 )
 _OTHER_SPELLINGS: Final = {
     "time": Kind.DATE,
+    "datetime": Kind.DATE,
     "timestamp": Kind.DATE,
     "text": Kind.STRING,
     "float": Kind.NUMBER,
@@ -81,7 +82,7 @@ _OTHER_SPELLINGS: Final = {
 def kind_named(name: str) -> Kind | None:
     """Gives the kind of a name, whatever its case, or None when there is no such kind.
 
-    `time`, `timestamp`, `text` and `float` are taken for `date`, `date`, `string` and `number`.
+    `time`, `datetime` and `timestamp` are taken for `date`, `text` for `string`, `float` for `number`.
     """
     lowered = name.strip().lower()
     if lowered in _OTHER_SPELLINGS:

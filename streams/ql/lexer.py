@@ -10,13 +10,14 @@ from streams.ql.tokens import Token, TokenKind
 _MAX_INT = 2**63 - 1
 
 # Possessive quantifiers keep every pattern linear. In a string, a quote is escaped by `""` or `\"`; backslashes
-# mean themselves unless a quote follows them (then two stand for one), so that patterns need no doubling.
+# mean themselves unless a quote follows them (then two stand for one), so that patterns need no doubling. No name is
+# empty, so that '' is empty text.
 _TOKEN = re.compile(
     r"""
       (?P<skip>   (?: [^\S\n]++ | \n | --[^\n]*+ | //[^\n]*+ | \#[^\n]*+ | /\*(?:[^*]++|\*(?!/))*+\*/ )++ )
     | (?P<number> (?: 0[xX][0-9a-fA-F]++ | [0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)? )(?![\w@.]) )
     | (?P<word>   (?: [^\W] | @ ) (?: [\w.@] | -(?=[\w.@]) )*+ )
-    | (?P<string> "(?: [^"\\]++ | "" | (?:\\\\)*+\\" | (?:\\\\)++(?=") | \\++(?!") )*+" )
+    | (?P<string> "(?: [^"\\]++ | "" | (?:\\\\)*+\\" | (?:\\\\)++(?=") | \\++(?!") )*+" | ''(?!') )
     | (?P<quoted> `(?:[^`]|``)++` | '(?:[^']|'')++' )
     | (?P<symbol> == | != | <> | >= | <= | && | \|\| | /(?!\*) | [-=<>!+*%(),;\[\]{}.:] )
     """,

@@ -141,8 +141,8 @@ def _table(queries: list[Query], events: list[_Timed], now_us: int | None) -> li
                     del profiles[absorbed.id]
                 if resolution.attach or resolution.absorb:
                     owners.update(dict.fromkeys(profile.all_keys(), profile))
-                for key in profile.dropped:
-                    del owners[key]
+                for key in profile.dropped:  # one that this event brought is not there yet
+                    owners.pop(key, None)
                 profile.dropped.clear()
                 profiles[profile.id] = profile
     at_us = max((event.event_us for event in events), default=0) if now_us is None else now_us

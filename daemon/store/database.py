@@ -36,9 +36,13 @@ BUSY_S = 30.0
 
 
 def make_private(path: Path) -> None:
-    """Makes the file, readable for its owner only, where there is none; SQLite gives its companions the same mode."""
+    """Makes the file, readable for its owner only, where there is none; SQLite gives its companions the same mode.
+
+    A file that is there must not be opened: closing it again would drop this process's locks on it, those of its open
+    connections too, and the next process to leave the database would delete the write-ahead log under them.
+    """
     with suppress(OSError):  # what is wrong with the path SQLite tells better
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def prepare_connection(db: sqlite3.Connection, *, cache_kib: int = 2048, query_only: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import threading
 
 import anyio
@@ -329,3 +330,19 @@ async def test_a_folder_that_is_not_there_is_an_error_and_leaves_no_thread(tmp_p
             pass
 
     assert left_over() == []
+
+
+async def test_another_process_that_leaves_the_file_does_not_take_the_log_away_under_us(tmp_path):
+    path = tmp_path / "some.db"
+    beside = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "db.execute(\"INSERT INTO thing VALUES ('theirs')\"); db.commit(); db.close()"
+    )
+    async with Database.open(path, prepare=prepare) as database:
+        await database.write(put("ours"))
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", beside, str(path))
+        assert await process.wait() == 0
+
+        assert path.with_name("some.db-wal").exists()
+        await database.write(put("later"))
+        assert await database.read(names) == ["later", "ours", "theirs"]

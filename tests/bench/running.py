@@ -38,16 +38,19 @@ class Daemon:
         )
         try:
             self.address = self._ready()
-            while self.status("/ready") != http.client.OK:
-                if time.perf_counter() - started > START_LIMIT_S:
-                    raise TimeoutError("the daemon did not become ready")
-                time.sleep(0.002)
+            self._wait_until_ready(started)
         except BaseException:
             self.process.kill()
             self.process.communicate()
             raise
         #: Seconds from the process's start until /ready answered 200.
         self.start_s = time.perf_counter() - started
+
+    def _wait_until_ready(self, started: float) -> None:
+        while self.status("/ready") != http.client.OK:
+            if time.perf_counter() - started > START_LIMIT_S:
+                raise TimeoutError("the daemon did not become ready")
+            time.sleep(0.002)
 
     def _ready(self) -> str:
         assert self.process.stdout is not None

@@ -34,8 +34,10 @@ from streams.body import is_lines, read_body
 from streams.event import Event, Refusal, RefusedError, Rules, accepted, read_event, sample
 
 LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
-JSON = LINES | {"", "application/json", "text/json", "text/plain", "application/octet-stream"}
-FORM = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+_URLENCODED = "application/x-www-form-urlencoded"
+# With a form's type too: it is what `curl -d` says of a body when nobody tells it otherwise.
+JSON = LINES | {"", "application/json", "text/json", "text/plain", "application/octet-stream", _URLENCODED}
+FORM = frozenset({_URLENCODED, "multipart/form-data"})
 
 # The replies to a lone event, by the number of duplicates in it.
 _REPLIES = [

@@ -64,6 +64,14 @@ async def test_json_one_array_and_lines(tmp_path, open_daemon):
         assert reply.body["status"] == 200
 
 
+async def test_what_curl_sends_without_a_content_type_of_its_own_is_read_as_json(tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        reply = await opened.post("/collect/json/web", data=b'{"a": 1}', headers=headers)
+
+        assert (reply.status, reply.data["message_count"]) == (200, 1)
+
+
 async def test_a_lone_event_and_any_other_request_are_answered_alike(tmp_path, open_daemon):
     async with open_daemon(tmp_path) as opened:
         quick = [await opened.post("/collect/json/web", {"_id": "a"}) for _ in range(2)]

@@ -156,7 +156,7 @@ def compile_expression(node: Node, *, kinds: Mapping[str, str] = _NO_KINDS) -> C
     fields = Fields(kinds)
 
     def build(*, fast: bool) -> tuple[Callable[[Data, datetime], Value], Unit, str]:
-        unit = Unit(fields, fast=fast)
+        unit = Unit(fields, fast=fast, not_reads=True)
         code = Writer(unit).value(node)
         unit.add_entry("evaluate", [f"return {code}"], otherwise="careful(data, now)" if fast else "M")
         if fast:

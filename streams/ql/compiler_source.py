@@ -50,13 +50,15 @@ _OPERATORS: Final = {operator: f"o{place}" for place, operator in enumerate(rule
 class Unit:
     """One piece of generated source with its namespace, over one resolver of fields.
 
-    `event` data has any keys and is read by a plan per set of keys; a profile's known fields are read directly.
+    `event` data has any keys and is read by a plan per set of keys; a profile's known fields are read directly. With
+    `not_reads`, as in LQL, NOT takes what the function `not()` takes for a truth; in a filter it takes truths only.
     """
 
-    def __init__(self, fields: Fields, *, fast: bool, event: bool = False) -> None:
+    def __init__(self, fields: Fields, *, fast: bool, event: bool = False, not_reads: bool = False) -> None:
         self.fields = fields
         self.fast = fast
         self.event = event
+        self.not_reads = not_reads or event
         self.namespace: dict[str, Any] = {
             "M": MISSING,
             "follow": follow,
@@ -293,7 +295,8 @@ class Writer:
         if truth.total:
             return Truth(f"(not {truth.code})", total=True)
         name = self.unit.fresh("t")
-        code = f"(False if ({name} := {truth.code}) is True else True if {name} is False else negation({name}))"
+        other = f"negation({name})" if self.unit.not_reads else "M"
+        code = f"(False if ({name} := {truth.code}) is True else True if {name} is False else {other})"
         return Truth(code, total=False)
 
     def _included(self, name: str) -> str:

@@ -55,7 +55,7 @@ def binary(operator: str) -> Rule:
 
 
 def negation(value: Value) -> Value:
-    """NOT: of a truth the opposite, also of what `tobool` takes for one; anything else is not evaluable."""
+    """NOT in LQL: of a truth the opposite, also of what `tobool` takes for one; anything else is not evaluable."""
     truth = to_bool(value)
     return MISSING if truth is MISSING else not truth
 

@@ -40,8 +40,8 @@ NOW = datetime(2026, 3, 31, 12, 30, 15, 250_000, tzinfo=UTC)
 class Walker:
     """Evaluates a tree node by node, with nothing worked out beforehand."""
 
-    def __init__(self, data, now, includes):
-        self.data, self.now, self.includes = data, now, includes
+    def __init__(self, data, now, includes, *, not_reads=True):
+        self.data, self.now, self.includes, self.not_reads = data, now, includes, not_reads
 
     def value(self, node):
         match node:
@@ -58,7 +58,8 @@ class Walker:
             case Unary(operand=Include() as included):
                 return self.value(included) is not True
             case Unary(operand=operand):
-                return rules.negation(self.value(operand))
+                value = self.value(operand)
+                return rules.negation(value) if self.not_reads or value.__class__ is bool else MISSING
             case Group(op="and", items=items):
                 for item in items:
                     value = self.value(item)
@@ -120,7 +121,7 @@ class Walker:
 
 
 def walked(node, data, now=NOW, includes=None):
-    value = Walker(data, now, includes or {}).value(node)
+    value = Walker(data, now, includes or {}, not_reads=False).value(node)
     return MATCH if value is True else NO_MATCH if value is False else NOT_OK
 
 

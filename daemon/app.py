@@ -184,6 +184,7 @@ def _end_in_time(logger: structlog.typing.FilteringBoundLogger) -> None:
 def _database(settings: Settings, name: Name) -> AbstractAsyncContextManager[Database]:
     return Database.open(
         settings.data_dir / f"{name}.db",
-        cache_kib=settings.store.cache_kib,
+        # The log is written at its end and read once, so it gains little from a cache.
+        cache_kib=settings.store.cache_kib // (1 if name == "state" else 4),
         prepare=partial(migrate, database=name),
     )

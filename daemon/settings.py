@@ -117,7 +117,7 @@ class Ingest(Section):
     """How events become profiles."""
 
     cached_profiles: int = setting(100_000, "profiles kept in memory at most", "profiles", ge=1)
-    cache_bytes: int = setting(96 * 1024 * 1024, "memory that they may take, as estimated", "bytes", ge=1024)
+    cache_bytes: int = setting(112 * 1024 * 1024, "memory that they may take, as estimated", "bytes", ge=1024)
     batch_events: int = setting(32_768, "events of one bulk batch at most", "events", ge=1)
     read_bytes: int = setting(2 * 1024 * 1024, "stored bytes of events that are read at a time", "bytes", ge=1024)
     realtime_events: int = setting(2048, "events of one real-time batch at most", "events", ge=1)
@@ -196,7 +196,9 @@ class Store(Section):
         ge=0,
     )
 
-    cache_kib: int = setting(16384, "page cache of each connection", "KiB", ge=256)
+    cache_kib: int = setting(
+        16384, "page cache of what writes state.db; every other connection has a quarter of it", "KiB", ge=256
+    )
 
 
 class Log(Section):

@@ -127,7 +127,8 @@ class Database:
     ) -> AsyncIterator[Database]:
         """Opens the file (created when absent), runs `prepare` (migrations) on the writer, and serves until left.
 
-        On leaving, queued writes are finished first, and reads still under way are broken off.
+        `cache_kib`: the writer's page cache; each reader has a quarter of it. On leaving, queued writes are finished
+        first, and reads still under way are broken off.
         """
         self = cls(path)
         connections: list[_Connection] = []
@@ -136,7 +137,7 @@ class Database:
             if prepare is not None:
                 await writer.run(prepare)
             for _ in range(readers):
-                reader = await _open(path, connections, cache_kib=cache_kib, query_only=True)
+                reader = await _open(path, connections, cache_kib=cache_kib // 4, query_only=True)
                 self._idle_readers.put_nowait(reader)
             self._writer = writer
             yield self

@@ -35,8 +35,8 @@ STEP_PROFILES: Final = 4096
 #: Beyond every profile id. Profiles made after a pass began are evaluated at once, so it may end before them.
 END: Final = (1 << 63) - 1
 
-#: (last id, pages of [[id, body], …], timers, memberships) or None, see `daemon.store.profiles.in_range`.
-_Range: TypeAlias = tuple[int, list[str], str, str] | None
+#: See `daemon.store.profiles.in_range`.
+_Range: TypeAlias = tuple[int, list[profiles.Slice]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ async def evaluate_page(
     unit.scanned = True
     last = group.upto if page is None else page[0]
     if page is not None and group.audiences:
-        await _Scan(unit, group.audiences, definitions, evaluator, cache, cause).run(page)
+        await _Scan(unit, group.audiences, definitions, evaluator, cache, cause).run(page[1])
     for number in group.deleted:
         unit.bundle.work.append(partial(memberships.purge, audience=number, after=group.after, upto=last))
     _advance(unit, group, last, ended=page is None and group.upto == END)
@@ -163,17 +163,16 @@ class _Scan:
         fields = {name for _, each in self._filters for name in each.fields}
         self._view: Callable[[int, dict[str, Any]], dict[str, Any]] = viewer(definitions.schema, fields)
 
-    async def run(self, page: tuple[int, list[str], str, str]) -> None:
-        _, pages, timer_text, membership_text = page
-        timers: dict[int, int] = dict(orjson.loads(timer_text))
-        former: dict[int, list[list[int]]] = {}
-        for row in orjson.loads(membership_text):
-            former.setdefault(row[0], []).append(row[1:])
+    async def run(self, found: Sequence[profiles.Slice]) -> None:
         slices = Slices()
         # What keep_days lets expire is only known to a whole profile.
         slow = bool(self._definitions.schema.expiring)
-        for text in pages:
-            rows: list[list[Any]] = orjson.loads(text)
+        for texts in found:
+            timers: dict[int, int] = dict(orjson.loads(texts.timers))
+            former: dict[int, list[list[int]]] = {}
+            for row in orjson.loads(texts.memberships):
+                former.setdefault(row[0], []).append(row[1:])
+            rows: list[list[Any]] = orjson.loads(texts.bodies)
             if slices.over:
                 await slices.turn()
             for at in range(0, len(rows), 64):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from daemon.ingest.cache import Cache, Entry
+from daemon.ingest.cache import NEW_BYTES, Cache, Entry
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
@@ -123,7 +123,7 @@ class Batch:
         head = self._unit.head
         head.last_profile += 1
         profile = new(head.last_profile, self._received_us)
-        self._cache.add(Entry(profile, stored=False))
+        self._cache.add(Entry(profile, size=NEW_BYTES, stored=False))
         self._whole.add(profile.id)
         return profile
 
@@ -165,20 +165,23 @@ class Batch:
         by_id, touch, rows, whole = cache.by_id, cache.touch, unit.bundle.profiles, self._whole
         number = unit.number
         # In the order of the table, which is what the writes then have.
-        for count, (profile_id, mask) in enumerate(sorted(self._changed.items())):
+        changed = self._changed
+        for count, profile_id in enumerate(sorted(changed)):
             entry = by_id[profile_id]
             touch(entry, number)
             if profile_id in whole:
                 evaluator.whole(unit, entry, "merge" if entry.stored else "event")
                 entry.stored = True
             else:
-                evaluator.after_change(unit, entry, mask)
+                evaluator.after_change(unit, entry, changed[profile_id])
             text = entry.profile.dump()
             rows += (profile_id, text)
             cache.resize(entry, len(text))
             if not count & 7 and slices.over:
                 await slices.turn()
-        for (field, value), owner in self._owners.items():
+        for count, ((field, value), owner) in enumerate(self._owners.items()):
+            if not count & 255 and slices.over:
+                await slices.turn()
             if owner is None:
                 unit.bundle.keys_gone.append((field, value))
             else:

@@ -20,8 +20,10 @@ from streams.profile import Profile
 Memberships: TypeAlias = Mapping[int, tuple[int, int]]
 
 #: What a profile takes in memory, by measurement: this much by itself, and a multiple of its stored text.
-ENTRY_BYTES: Final = 2000
-TEXT_FACTOR: Final = 9
+ENTRY_BYTES: Final = 1500
+TEXT_FACTOR: Final = 7
+#: What one is taken for until it is stored for the first time.
+NEW_BYTES: Final = 6000
 
 
 class Entry:

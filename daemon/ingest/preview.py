@@ -56,16 +56,16 @@ async def preview(
     after = 0
     while True:
 
-        def page(db: sqlite3.Connection, after: int = after) -> tuple[int, list[str], str, str] | None:
+        def page(db: sqlite3.Connection, after: int = after) -> tuple[int, list[profiles.Slice]] | None:
             return profiles.in_range(db, after, LAST_ID, PAGE, [] if number is None else [number])
 
         got = await state.read(page)
         if got is None:
             return found
-        after, pages, _, memberships = got
-        members = {row[0] for row in orjson.loads(memberships) if row[2] % 2}
-        for text in pages:
-            rows = orjson.loads(text)
+        after, slices = got
+        for texts in slices:
+            members = {row[0] for row in orjson.loads(texts.memberships) if row[2] % 2}
+            rows = orjson.loads(texts.bodies)
             for start in range(0, len(rows), SLICE):
                 for profile_id, body in rows[start : start + SLICE]:
                     if expiring:

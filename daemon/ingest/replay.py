@@ -309,14 +309,14 @@ class _Comparison:
         after = 0
         numbers = sorted(self._slugs)
         while (page := profiles.in_range(self._live, after, END, STEP_PROFILES, numbers)) is not None:
-            after, texts, timer_text, membership_text = page
-            timers: dict[int, int] = dict(orjson.loads(timer_text))
-            members: dict[int, set[int]] = {}
-            for profile_id, audience, sequence, *_ in orjson.loads(membership_text):
-                if sequence & 1:
-                    members.setdefault(profile_id, set()).add(audience)
-            for text in texts:
-                for profile_id, body in orjson.loads(text):
+            after, slices = page
+            for texts in slices:
+                timers: dict[int, int] = dict(orjson.loads(texts.timers))
+                members: dict[int, set[int]] = {}
+                for profile_id, audience, sequence, *_ in orjson.loads(texts.memberships):
+                    if sequence & 1:
+                        members.setdefault(profile_id, set()).add(audience)
+                for profile_id, body in orjson.loads(texts.bodies):
                     self._compare(made, profile_id, body, timers.get(profile_id), members.get(profile_id, set()))
         ours, theirs = profiles.count(made), profiles.count(self._live)
         if ours != theirs:

@@ -7,9 +7,11 @@ itself JSON, `[[audience, sequence, entered_us], …]`: it is seldom read.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
 
 #: Profiles of one page of JSON text; bounds what one parse of it holds up.
 PAGE = 128
@@ -49,15 +51,15 @@ COUNT = "SELECT count(*) FROM profile"
 
 def owned_by(db: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[str]:
     """Gives, as pages of JSON text, the profiles that own any of `keys`; a profile comes once."""
-    (text,) = db.execute(OWNERS, (json.dumps(keys),)).fetchone()
-    return by_ids(db, json.loads(text))
+    (text,) = db.execute(OWNERS, (_json(keys),)).fetchone()
+    return by_ids(db, orjson.loads(text))
 
 
 def by_ids(db: sqlite3.Connection, ids: Sequence[int]) -> list[str]:
     """Gives, as pages of JSON text, the profiles with these ids; those that are no more are left out."""
     pages = []
     for at in range(0, len(ids), PAGE):
-        (text,) = db.execute(BY_IDS, (json.dumps(ids[at : at + PAGE]),)).fetchone()
+        (text,) = db.execute(BY_IDS, (_json(ids[at : at + PAGE]),)).fetchone()
         if text is not None:
             pages.append(text)
     return pages
@@ -66,36 +68,49 @@ def by_ids(db: sqlite3.Connection, ids: Sequence[int]) -> list[str]:
 def due(db: sqlite3.Connection, now_us: int, limit: int) -> tuple[list[str], int, int | None]:
     """Gives up to `limit` profiles whose timer is due, as pages; how many; and the next moment after `now_us`."""
     (text,) = db.execute(DUE, (now_us, limit)).fetchone()
-    ids = json.loads(text)
+    ids = orjson.loads(text)
     (later,) = db.execute(NEXT_DUE, (now_us,)).fetchone()
     return by_ids(db, ids), len(ids), later
 
 
+class Slice(NamedTuple):
+    """Some profiles in the order of their ids, three JSON texts.
+
+    `[[id, body], …]`; the timers of those that have one, `[[id, due_us], …]`; the memberships asked for,
+    `[[id, audience, sequence, entered_us], …]`.
+    """
+
+    bodies: str
+    timers: str
+    memberships: str
+
+
 def in_range(
     db: sqlite3.Connection, after: int, upto: int, limit: int, audiences: Sequence[int]
-) -> tuple[int, list[str], str, str] | None:
-    """Gives up to `limit` profiles with ids in (`after`, `upto`], with the memberships in `audiences`.
+) -> tuple[int, list[Slice]] | None:
+    """Gives the last id and slices of up to `limit` profiles with ids in (`after`, `upto`]; None when none is left.
 
-    The result is (last id, pages of `[[id, body], …]`, timers as `[[id, due_us], …]`, memberships as
-    `[[id, audience, sequence, entered_us], …]`), the texts JSON; None when no profile is left.
+    With them come their memberships in `audiences`.
     """
     (last,) = db.execute(RANGE_END, (after, upto, limit)).fetchone()
     if last is None:
         return None
-    pages = []
-    for start in _steps(db, after, last):
-        (text,) = db.execute(RANGE_BODIES, start).fetchone()
-        pages.append(text)
-    (timers,) = db.execute(RANGE_TIMERS, (after, last)).fetchone()
-    (memberships,) = db.execute(RANGE_MEMBERSHIPS, (after, last, json.dumps(audiences))).fetchone()
-    return last, pages, timers, memberships
-
-
-def _steps(db: sqlite3.Connection, after: int, last: int) -> Iterator[tuple[int, int]]:
+    wanted = _json(audiences)
+    slices = []
     while after < last:
         (end,) = db.execute(RANGE_END, (after, last, PAGE)).fetchone()
-        yield after, end
+        (bodies,) = db.execute(RANGE_BODIES, (after, end)).fetchone()
+        (timers,) = db.execute(RANGE_TIMERS, (after, end)).fetchone()
+        memberships = "[]"
+        if audiences:
+            (memberships,) = db.execute(RANGE_MEMBERSHIPS, (after, end, wanted)).fetchone()
+        slices.append(Slice(bodies, timers, memberships))
         after = end
+    return last, slices
+
+
+def _json(value: Sequence[object]) -> str:
+    return orjson.dumps(value).decode()
 
 
 def find(db: sqlite3.Connection, field: str, value: str) -> int | None:

@@ -36,8 +36,13 @@ from streams.event import Event, Refusal
 from streams.ql.errors import QueryError
 from streams.routing import Routes, Rule, build_routes
 
-#: Events of one transaction; one request's events stay together however many they are.
+#: Events of one transaction; one request's events stay together however many they are. Of the bulk lane only a few
+#: while single events come, so that they do not wait long for the writer.
 GROUP_EVENTS = 1024
+HURRIED_EVENTS = 256
+
+#: How long after the last single event others are expected, in seconds.
+HURRIED_S = 0.05
 
 #: How often counts, fields and refusals are written and the disk is looked at, in seconds.
 WATCH_S = 1.0
@@ -98,6 +103,7 @@ class _LaneState:
         self.bound = bound
         self.waiting: deque[_Waiting] = deque()
         self.size = 0
+        self.last_s = 0.0
         #: Set while nothing is on its way to the disk.
         self.idle = asyncio.Event()
         self.idle.set()
@@ -173,6 +179,11 @@ class Collector:
                 tasks.cancel_scope.cancel()
 
     @property
+    def hurried(self) -> bool:
+        """Whether single events come, for which bulk work keeps itself short."""
+        return self._loop.time() - self._lanes["realtime"].last_s < HURRIED_S
+
+    @property
     def trouble(self) -> str | None:
         """Why nothing can be taken now; None while all is well."""
         return self._failed
@@ -206,6 +217,7 @@ class Collector:
             raise NotAcceptedError("too much waits for the disk; send it again later", behind=True, retry_after_s=1)
         routes = self._current_routes()
         waiting = _Waiting(stream, self._loop.create_future())
+        state.last_s = self._loop.time()
         if routes and routes.touches(stream):
             self._routed(waiting, routes, events, received_us)
         else:
@@ -312,10 +324,10 @@ class Collector:
             self._fail(error)
             lane.idle.set()
 
-    @staticmethod
-    def _gather(lane: _LaneState, group: list[_Waiting]) -> bool:
+    def _gather(self, lane: _LaneState, group: list[_Waiting]) -> bool:
         count = 0
-        while lane.waiting and count < GROUP_EVENTS:
+        most = HURRIED_EVENTS if lane.name == "bulk" and self.hurried else GROUP_EVENTS
+        while lane.waiting and count < most:
             group.append(lane.waiting.popleft())
             count += group[-1].events
         if not group:

@@ -19,7 +19,7 @@ LANES: Final[tuple[Lane, ...]] = ("realtime", "bulk")
 _COLUMNS: Final = 5
 
 #: Rows of one statement. Smaller numbers have a statement each: what a moment of single requests brings is one step.
-_MANY: Final = 512
+_MANY: Final = 256
 _SOME: Final = 64
 
 # Which of these ids of a stream are known and within the window. CROSS JOIN: look each one up, do not scan the keys.

@@ -7,6 +7,7 @@ with it.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Protocol
 
 import orjson
@@ -43,13 +44,17 @@ _UNSAID = frozenset({"", "application/octet-stream", "application/gzip", "applic
 _KNOWN = CSV | LINES | _UNSAID | {"application/json"}
 
 #: Events of one append: little enough that single events do not wait long for the writer.
-BATCH_EVENTS = 512
+BATCH_EVENTS = 256
 BATCH_BYTES = 1024 * 1024
 
-#: Lines, and about as many bytes, that are read in one turn of the event loop: a fraction of a millisecond, since a
-#: single event needs several turns.
-_SLICE_LINES = 64
-_SLICE_BYTES = 16 * 1024
+#: Appends of one upload that wait for the disk.
+UNDER_WAY = 4
+
+#: Lines, and about as many bytes, that are read in one turn of the event loop; of these a part while single events
+#: come, each of which needs several turns.
+_SLICE_LINES = 128
+_SLICE_BYTES = 32 * 1024
+_HURRIED_PART = 4
 
 
 class _Reader(Protocol):
@@ -118,12 +123,16 @@ async def collect_bulk(request: web.Request) -> web.StreamResponse:
             await upload.finish()
         await upload.settle()
     except NotAcceptedError as error:
+        await upload.give_up()
         told = f"{error}; stored are {tally.stored} events from the start"
         raise not_accepted(_plainly(error, told), tally.data()) from error
     except HeaderError as error:
         raise ApiError(400, str(error), data=tally.data()) from error
     except ApiError as error:  # the body broke off, or is too large: what came before is stored
-        await upload.settle()
+        try:
+            await upload.settle()
+        except NotAcceptedError:
+            await upload.give_up()
         error.data = tally.data()
         raise
     if tally.rejected and not drop:
@@ -150,7 +159,7 @@ class _Upload:
         self._events: list[Event] = []
         self._size = 0
         self._received_us = clock.now_us()
-        self._under_way: tuple[asyncio.Future[int], int] | None = None
+        self._under_way: deque[tuple[asyncio.Future[int], int]] = deque()
 
     def choose(self, kind: str) -> None:
         """Chooses the reader by the content type; without one it is chosen by the first byte that comes."""
@@ -181,14 +190,23 @@ class _Upload:
     async def settle(self) -> None:
         """Sends off the events read so far, and waits until they are on disk. Raises NotAcceptedError."""
         await self._send()
-        await self._arrived()
+        while self._under_way:
+            await self._arrived()
+
+    async def give_up(self) -> None:
+        """Waits for what is on its way, and counts what of it was stored: all up to the first that was not."""
+        try:
+            while self._under_way:
+                await self._arrived()
+        except NotAcceptedError:
+            self._under_way.clear()
 
     async def _read(self, lines: list[bytes], first: int) -> bool:
         assert self._reader is not None  # noqa: S101  (chosen before the first line)
         at = 0
         self._received_us = clock.now_us()
         while at < len(lines):
-            end = _slice_end(lines, at)
+            end = _slice_end(lines, at, _HURRIED_PART if self._collector.hurried else 1)
             events, refusals = self._reader.read(lines[at:end], first + at, self._received_us)
             if not await self._took(events, refusals):
                 return False
@@ -220,16 +238,17 @@ class _Upload:
             return
         for start in range(0, len(events), BATCH_EVENTS):
             batch = events[start : start + BATCH_EVENTS]
-            await self._arrived()
+            while len(self._under_way) >= UNDER_WAY:
+                await self._arrived()
             await self._collector.room("bulk")
-            self._under_way = (self._collector.append("bulk", self._stream, batch, self._received_us), len(batch))
+            done = self._collector.append("bulk", self._stream, batch, self._received_us)
+            self._under_way.append((done, len(batch)))
 
     async def _arrived(self) -> None:
-        if self._under_way is not None:
-            (done, count), self._under_way = self._under_way, None
-            duplicates = await done
-            self._tally.duplicates += duplicates
-            self._tally.stored += count - duplicates
+        done, count = self._under_way.popleft()
+        duplicates = await done
+        self._tally.duplicates += duplicates
+        self._tally.stored += count - duplicates
 
     def _append(self) -> dict[str, object]:
         text = self._request.query.get("append")
@@ -255,12 +274,12 @@ class _Upload:
         return event._replace(data=data, body=orjson.dumps(data).decode())
 
 
-def _slice_end(lines: list[bytes], at: int) -> int:
-    end = min(at + _SLICE_LINES, len(lines))
+def _slice_end(lines: list[bytes], at: int, part: int) -> int:
+    end = min(at + _SLICE_LINES // part, len(lines))
     size = 0
     for index in range(at, end):
         size += len(lines[index])
-        if size > _SLICE_BYTES:
+        if size > _SLICE_BYTES // part:
             return index + 1
     return end
 

@@ -104,7 +104,7 @@ def audiences(db: sqlite3.Connection) -> list[AudienceRow]:
 
 def rules(db: sqlite3.Connection) -> list[RuleRow]:
     """Gives all routing rules in the order in which they are tried."""
-    return [RuleRow(*row[:6], bool(row[6]), *row[7:]) for row in db.execute(RULES).fetchall()]
+    return [RuleRow(*row)._replace(active=bool(row[6])) for row in db.execute(RULES).fetchall()]
 
 
 def passes(db: sqlite3.Connection) -> list[Pass]:

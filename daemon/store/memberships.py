@@ -27,7 +27,7 @@ class Membership(NamedTuple):
 def of_profile(db: sqlite3.Connection, profile_id: int) -> list[Membership]:
     """Gives what is known of a profile's memberships, former ones too."""
     rows = db.execute(OF_PROFILE, (profile_id,)).fetchall()
-    return [Membership(*row[:5], member=bool(row[5])) for row in rows]
+    return [Membership(*row)._replace(member=bool(row[5])) for row in rows]
 
 
 def members(db: sqlite3.Connection, audience: int, after: int, limit: int) -> list[int]:

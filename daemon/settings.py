@@ -127,7 +127,6 @@ class Identity(Section):
     """Limits of the identity graph."""
 
     keys: int = setting(50, "identity keys that one profile may have", "keys", ge=1)
-    value_bytes: int = setting(256, "longest identity value", "bytes", ge=1)
 
 
 class Bus(Section):

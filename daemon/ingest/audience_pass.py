@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import orjson
 
-from daemon import clock
 from daemon.ingest.batch import entry_of
 from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import Definitions
@@ -27,8 +25,7 @@ from daemon.store import definitions as store
 from daemon.store import memberships, profiles
 from daemon.store.database import Database
 from daemon.store.definitions import Pass
-from streams.profile import viewer
-from streams.ql.compiler import CompiledFilter
+from streams.profile import new, viewer
 
 #: Profiles of one step.
 STEP_PROFILES: Final = 4096
@@ -156,12 +153,13 @@ class _Scan:
         self._evaluator = evaluator
         self._cache = cache
         known = definitions.audience_set.audiences
-        self._numbers = [number for number in numbers if number in known]
+        self._numbers = tuple(number for number in numbers if number in known)
         self._refused = [number for number in numbers if number not in known]
-        self._filters: list[tuple[int, CompiledFilter]] = [(number, known[number]) for number in self._numbers]
-        self._timed = [each.boundary for _, each in self._filters if each.time_dependent]
-        fields = {name for _, each in self._filters for name in each.fields}
+        self._timed = tuple(number for number in self._numbers if number in evaluator.timed)
+        fields = {name for number in self._numbers for name in known[number].fields}
         self._view: Callable[[int, dict[str, Any]], dict[str, Any]] = viewer(definitions.schema, fields)
+        #: Stands for each profile in turn, with no more of it than the audiences read.
+        self._seen = new(0, 0)
 
     async def run(self, found: Sequence[profiles.Slice]) -> None:
         slices = Slices()
@@ -201,52 +199,43 @@ class _Scan:
     def _fast(
         self, rows: Sequence[Sequence[Any]], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
     ) -> None:
-        by_id, gone = self._cache.by_id, self._cache.gone
-        view, filters, timed, now = self._view, self._filters, self._timed, self._unit.now
+        by_id, gone, unit, evaluator = self._cache.by_id, self._cache.gone, self._unit, self._evaluator
+        view, numbers, timed, seen, now = self._view, self._numbers, self._timed, self._seen, self._unit.now
         for profile_id, body in rows:
             entry = by_id.get(profile_id)
             if entry is not None or profile_id in gone:
                 if entry is not None:
                     self._entry(entry, ())
                 continue
-            values = view(profile_id, body)
-            matched = 0
-            try:
-                for number, each in filters:
-                    match, ok = each.evaluate(values, now)
-                    if match and ok:
-                        matched |= 1 << number
-            except Exception:  # noqa: BLE001  (a defect in one filter: the careful way asks each by itself)
-                self._entry(None, _row(profile_id, body, timers, former))
-                continue
+            seen.id = profile_id
+            seen.meta = body["m"]
+            seen.keys = body["k"]
+            seen.values = view(profile_id, body)
+            matched = evaluator.matched(seen, numbers, now)
             before = former.get(profile_id)
             if matched or before is not None:
-                self._move(profile_id, matched, before, values)
+                self._move(profile_id, matched, before)
             if timed:
-                due_us = _earliest(timed, values, now)
+                due_us = evaluator.earliest(seen, timed, now)
                 pending = timers.get(profile_id)
                 if due_us is not None and (pending is None or due_us < pending):
-                    self._unit.set_timer(profile_id, due_us)
+                    unit.set_timer(profile_id, due_us)
 
-    def _move(self, profile_id: int, matched: int, before: list[list[int]] | None, values: Mapping[str, Any]) -> None:
-        known = {} if before is None else {row[0]: (row[1], row[2]) for row in before}
+    def _move(self, profile_id: int, matched: int, before: list[list[int]] | None) -> None:
+        unit, cause = self._unit, self._cause
+        known: dict[int, tuple[int, int]] = {}
         members = 0
-        for number, (sequence, _) in known.items():
-            members |= (sequence & 1) << number
+        if before is not None:
+            for number, sequence, entered_us in before:
+                known[number] = (sequence, entered_us)
+                members |= (sequence & 1) << number
         moved = matched ^ members
         if not moved:
             return
-        for number, each in self._filters:
+        for number in (*self._numbers, *self._refused):
             if moved >> number & 1:
-                until_us = self._until(each, values) if matched >> number & 1 and each.time_dependent else None
-                self._unit.turn(profile_id, number, known.get(number), self._cause, until_us=until_us)
-        for number in self._refused:
-            if members >> number & 1:
-                self._unit.turn(profile_id, number, known.get(number), self._cause)
-
-    def _until(self, each: CompiledFilter, values: Mapping[str, Any]) -> int | None:
-        at = each.boundary(values, self._unit.now)
-        return None if at is None else clock.to_us(at)
+                until_us = self._evaluator.until(self._seen, number, unit) if matched >> number & 1 else None
+                unit.turn(profile_id, number, known.get(number), cause, until_us=until_us)
 
 
 def _row(
@@ -256,16 +245,3 @@ def _row(
     known = former.get(profile_id, [])
     members = [audience for audience, sequence, _ in known if sequence & 1]
     return [profile_id, body, timers.get(profile_id), members, orjson.dumps(known).decode()]
-
-
-def _earliest(
-    boundaries: Sequence[Callable[[Mapping[str, Any], datetime], datetime | None]],
-    values: Mapping[str, Any],
-    now: datetime,
-) -> int | None:
-    first: datetime | None = None
-    for boundary in boundaries:
-        at = boundary(values, now)
-        if at is not None and (first is None or at < first):
-            first = at
-    return None if first is None else clock.to_us(first)

@@ -113,9 +113,9 @@ class Evaluator:
                 log.get().exception("audience_failed", audience=number, error=str(error))
             return False
 
-    def boundary(self, profile: Profile, numbers: Sequence[int], now: datetime) -> int | None:
-        """Gives the first moment after `now` at which time could change one of the memberships."""
-        return self._set.boundary(numbers, profile, now)
+    def earliest(self, profile: Profile, timed: tuple[int, ...], now: datetime) -> int | None:
+        """Gives a moment after `now` that is not later than the first at which time changes one of the memberships."""
+        return self._set.earliest(timed, profile, now)
 
     def until(self, profile: Profile, number: int, unit: Unit) -> int | None:
         """Gives the moment at which a membership that begins now would end by time alone; None when never."""

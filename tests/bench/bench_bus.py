@@ -65,18 +65,22 @@ async def run(triggers: int, per_second: float, *, hanging: bool) -> None:
             Database.open(folder / "state.db", prepare=partial(migrate, database="state"))
         )
         await state.write(
-            lambda db: db.execute(
-                "INSERT INTO audience (number, id, slug, name, text, version, created_us, updated_us)"
-                " VALUES (1, 'x', 'a1', '', '', 1, 0, 0)"
-            ).rowcount
+            lambda db: (
+                db.execute(
+                    "INSERT INTO audience (number, id, slug, name, text, version, created_us, updated_us)"
+                    " VALUES (1, 'x', 'a1', '', '', 1, 0, 0)"
+                ).rowcount
+            )
         )
         await state.write(
-            lambda db: db.executemany(
-                "INSERT INTO profile (id, body) VALUES (?, ?)",
-                [(number, profiles.new(number, 0).dump()) for number in range(1, 1001)],
-            ).rowcount
+            lambda db: (
+                db.executemany(
+                    "INSERT INTO profile (id, body) VALUES (?, ?)",
+                    [(number, profiles.new(number, 0).dump()) for number in range(1, 1001)],
+                ).rowcount
+            )
         )
-        process, address = await stack.enter_async_context(receiver())
+        _, address = await stack.enter_async_context(receiver())
         stuck, stuck_address = await stack.enter_async_context(receiver())
         bus = await stack.enter_async_context(Bus.open(state, lambda: DEFINITIONS, Settings()))
         jobs = await stack.enter_async_context(Jobs.open(state, bus, Settings(data_dir=folder)))
@@ -91,8 +95,8 @@ async def run(triggers: int, per_second: float, *, hanging: bool) -> None:
 
             def write(db: object, number: int = number) -> Commit:
                 db.execute(  # type: ignore[attr-defined]
-                    "INSERT INTO trigger (id, commit_id, profile_id, audience, kind, sequence, at_us, entered_us, cause)"
-                    " VALUES (?, ?, ?, 1, 'enter', 1, 0, 0, 'event')",
+                    "INSERT INTO trigger (id, commit_id, profile_id, audience, kind, sequence, at_us, entered_us,"
+                    " cause) VALUES (?, ?, ?, 1, 'enter', 1, 0, 0, 'event')",
                     (number, number, number % 1000 + 1),
                 )
                 return Commit(number, number, frozenset({1}))

@@ -6,9 +6,9 @@ evaluating, but stays stored until the profile's next event. So what is stored d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from daemon import clock, log
 from daemon.ingest.cache import Entry
@@ -113,6 +113,10 @@ class Evaluator:
                 log.get().exception("audience_failed", audience=number, error=str(error))
             return False
 
+    def asked_alone(self, number: int) -> Callable[[Mapping[str, Any], datetime], tuple[bool, bool]]:
+        """Gives the function that says of typed values whether one audience matches, and whether it could say so."""
+        return self._set.audiences[number].evaluate
+
     def earliest(self, profile: Profile, timed: tuple[int, ...], now: datetime) -> int | None:
         """Gives a moment after `now` that is not later than the first at which time changes one of the memberships."""
         return self._set.earliest(timed, profile, now)
@@ -121,6 +125,8 @@ class Evaluator:
         """Gives the moment at which a membership that begins now would end by time alone; None when never."""
         if number not in self.timed:
             return None
+        if not self._schema.expiring:
+            return self._set.boundary((number,), profile, unit.now)
         at_us = unit.now_us
         for _ in range(_UNTIL_STEPS):
             next_us = self._set.boundary((number,), self.at(profile, at_us), clock.from_us(at_us))

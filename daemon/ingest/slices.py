@@ -1,4 +1,7 @@
-"""Work in the event loop, in slices: collection and the bus get their turn about every millisecond (P5)."""
+"""Work in the event loop, in slices, so that collection and the bus get their turn (P5).
+
+A single event needs several turns of the loop until it is on disk and answered; each waits for a slice.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 from time import perf_counter
 from typing import Final
 
-SLICE_S: Final = 0.001
+SLICE_S: Final = 0.0003
 
 
 class Slices:

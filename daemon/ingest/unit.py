@@ -135,17 +135,26 @@ class Unit:
         until_us: int | None = None,
     ) -> tuple[int, int]:
         """Writes one enter or exit: the trigger, the membership, the size. Returns (sequence, time of the enter)."""
-        now_us = self.now_us
+        now_us, head, bundle = self.now_us, self.head, self.bundle
         sequence, entered_us = (0, now_us) if before is None else before
         sequence += 1
-        member = sequence & 1
-        if member:
+        head.last_trigger = trigger_id = head.last_trigger + 1
+        sizes = bundle.sizes
+        if sequence & 1:
             entered_us = now_us
-        trigger_id = self._trigger(
-            profile_id, number, "enter" if member else "exit", sequence, entered_us,
-            until_us if member else None, cause, None, None,
-        )  # fmt: skip
-        self.bundle.memberships += (profile_id, number, sequence, trigger_id, now_us, entered_us, member)
+            sizes[number] = sizes.get(number, 0) + 1
+            bundle.triggers += (
+                trigger_id, self.first_trigger, profile_id, number, "enter", sequence, now_us, now_us, until_us,
+                cause, None, None,
+            )  # fmt: skip
+        else:
+            sizes[number] = sizes.get(number, 0) - 1
+            bundle.triggers += (
+                trigger_id, self.first_trigger, profile_id, number, "exit", sequence, now_us, entered_us, None,
+                cause, None, None,
+            )  # fmt: skip
+        bundle.memberships += (profile_id, number, sequence, trigger_id, now_us, entered_us, sequence & 1)
+        self.audiences.add(number)
         return sequence, entered_us
 
     def leave_for_good(
@@ -154,21 +163,20 @@ class Unit:
         """Writes the exits of a profile that is no more, with its last fields."""
         for number, (sequence, entered_us) in sorted(memberships.items()):
             if sequence & 1:
-                self._trigger(profile_id, number, "exit", sequence + 1, entered_us, None, cause, merged_into, body)
+                self._last_exit(profile_id, number, sequence + 1, entered_us, cause, body, merged_into)
 
-    def _trigger(
-        self, profile_id: int, number: int, kind: str, sequence: int, entered_us: int, until_us: int | None,
-        cause: Cause, merged_into: int | None, body: str | None,
-    ) -> int:  # fmt: skip
+    def _last_exit(
+        self, profile_id: int, number: int, sequence: int, entered_us: int, cause: Cause, body: str,
+        merged_into: int | None,
+    ) -> None:  # fmt: skip
         head, bundle = self.head, self.bundle
-        head.last_trigger = trigger_id = head.last_trigger + 1
+        head.last_trigger += 1
         bundle.triggers += (
-            trigger_id, self.first_trigger, profile_id, number, kind, sequence, self.now_us, entered_us, until_us,
-            cause, merged_into, body,
+            head.last_trigger, self.first_trigger, profile_id, number, "exit", sequence, self.now_us, entered_us,
+            None, cause, merged_into, body,
         )  # fmt: skip
-        bundle.sizes[number] = bundle.sizes.get(number, 0) + (1 if kind == "enter" else -1)
+        bundle.sizes[number] = bundle.sizes.get(number, 0) - 1
         self.audiences.add(number)
-        return trigger_id
 
     # --- timers
 

@@ -26,19 +26,21 @@ OWNERS = """SELECT '[' || coalesce(group_concat(id), '') || ']' FROM (SELECT DIS
     FROM json_each(?) k CROSS JOIN identity i
     WHERE i.field = json_extract(k.value, '$[0]') AND i.value = json_extract(k.value, '$[1]'))"""
 
-BY_IDS = f"""SELECT '[' || group_concat({_ROW}) || ']'
-    FROM json_each(?) k CROSS JOIN profile p ON p.id = k.value LEFT JOIN timer t ON t.profile_id = p.id"""  # noqa: S608  (constants)
+# Many pages come in one step: a line each, and in it parts between unit separators; no JSON text has either.
+BY_IDS = f"""SELECT group_concat(page, char(10)) FROM (SELECT (SELECT '[' || group_concat({_ROW}) || ']'
+    FROM json_each(pages.value) k CROSS JOIN profile p ON p.id = k.value
+    LEFT JOIN timer t ON t.profile_id = p.id) AS page FROM json_each(?) pages)"""  # noqa: S608  (constants)
 
 RANGE_END = "SELECT max(id) FROM (SELECT id FROM profile WHERE id > ? AND id <= ? ORDER BY id LIMIT ?)"
-#: Memberships and timers stand beside each other in three scans, not joined row by row: most rows have none.
-RANGE_BODIES = """SELECT '[' || coalesce(group_concat('[' || id || ',' || body || ']'), '') || ']'
-    FROM profile WHERE id > ? AND id <= ?"""
-RANGE_TIMERS = """SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || due_us || ']'), '') || ']'
-    FROM timer WHERE profile_id > ? AND profile_id <= ?"""
-RANGE_MEMBERSHIPS = """SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || audience || ',' || sequence
-        || ',' || entered_us || ']'), '') || ']'
-    FROM membership WHERE profile_id > ? AND profile_id <= ?
-    AND audience IN (SELECT value FROM json_each(?))"""
+RANGES = """SELECT group_concat(
+    (SELECT '[' || coalesce(group_concat('[' || id || ',' || body || ']'), '') || ']' FROM profile
+        WHERE id > first AND id <= last) || char(31) ||
+    (SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || due_us || ']'), '') || ']' FROM timer
+        WHERE profile_id > first AND profile_id <= last) || char(31) ||
+    (SELECT '[' || coalesce(group_concat('[' || profile_id || ',' || audience || ',' || sequence || ',' || entered_us
+        || ']'), '') || ']' FROM membership WHERE profile_id > first AND profile_id <= last
+        AND audience IN (SELECT value FROM json_each(?1))), char(10))
+    FROM (SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS last FROM json_each(?2))"""
 
 DUE = """SELECT '[' || coalesce(group_concat(profile_id), '') || ']'
     FROM (SELECT profile_id FROM timer WHERE due_us <= ? ORDER BY due_us, profile_id LIMIT ?)"""
@@ -57,12 +59,11 @@ def owned_by(db: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[st
 
 def by_ids(db: sqlite3.Connection, ids: Sequence[int]) -> list[str]:
     """Gives, as pages of JSON text, the profiles with these ids; those that are no more are left out."""
-    pages = []
-    for at in range(0, len(ids), PAGE):
-        (text,) = db.execute(BY_IDS, (_json(ids[at : at + PAGE]),)).fetchone()
-        if text is not None:
-            pages.append(text)
-    return pages
+    if not ids:
+        return []
+    pages = [ids[at : at + PAGE] for at in range(0, len(ids), PAGE)]
+    (text,) = db.execute(BY_IDS, (_json(pages),)).fetchone()
+    return [] if text is None else text.split("\n")
 
 
 def due(db: sqlite3.Connection, now_us: int, limit: int) -> tuple[list[str], int, int | None]:
@@ -95,18 +96,12 @@ def in_range(
     (last,) = db.execute(RANGE_END, (after, upto, limit)).fetchone()
     if last is None:
         return None
-    wanted = _json(audiences)
-    slices = []
-    while after < last:
-        (end,) = db.execute(RANGE_END, (after, last, PAGE)).fetchone()
-        (bodies,) = db.execute(RANGE_BODIES, (after, end)).fetchone()
-        (timers,) = db.execute(RANGE_TIMERS, (after, end)).fetchone()
-        memberships = "[]"
-        if audiences:
-            (memberships,) = db.execute(RANGE_MEMBERSHIPS, (after, end, wanted)).fetchone()
-        slices.append(Slice(bodies, timers, memberships))
-        after = end
-    return last, slices
+    # Ids are dense but for profiles that are no more: steps over ids are at most as many profiles.
+    step = PAGE if last - after <= 8 * limit else max(PAGE, (last - after) * PAGE // limit)
+    ends = [*range(after + step, last, step), last]
+    pairs = list(zip([after, *ends], ends, strict=False))
+    (text,) = db.execute(RANGES, (_json(audiences), _json(pairs))).fetchone()
+    return last, [Slice(*line.split("\x1f")) for line in text.split("\n")]
 
 
 def _json(value: Sequence[object]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 #: Rows of one statement, largest first; few sizes, so that each is prepared once and kept.
-SIZES = (256, 32, 4, 1)
+SIZES = (512, 64, 8, 1)
 
 
 @lru_cache(maxsize=256)

@@ -130,7 +130,7 @@ async def audience(times: int, profile: cProfile.Profile | None) -> Figure:
         states.fill(folder, count=MEMBERS)
         with closing(sqlite3.connect(folder / "state.db")) as db:
             # A third of them match.
-            db.execute("UPDATE profile SET body = json_replace(body, '$.f.\"spent:nn\"[0]', 500) WHERE id % 3 = 0")
+            db.execute("UPDATE profile SET body = json_replace(body, '$.f.\"spent:nn\"', 500.5) WHERE id % 3 = 0")
             db.commit()
         async with pipeline(folder) as opened:
             await opened.put_query(workload.QUERY)
@@ -140,7 +140,7 @@ async def audience(times: int, profile: cProfile.Profile | None) -> Figure:
                 if profile is not None:
                     profile.enable()
                 began = perf_counter()
-                await opened.put_audience(f'FILTER _id LIKE "*{turn % 3 * 3 + 1}" ALIAS fresh_{turn}')
+                await opened.put_audience(f'FILTER AND ( spent >= {400 + turn}, country != "XX" ) ALIAS fresh_{turn}')
                 await opened.drain()
                 figure.ours.append(MEMBERS / (perf_counter() - began))
                 if profile is not None:

@@ -316,9 +316,10 @@ class Collector:
         forgotten_us = clock.now_us() - int(self._settings.collect.dedup_days * _DAY_US)
         try:
             self._database.submit(
-                lambda db: event_log.append(db, lane.name, group, forgotten_us),
+                lambda db: event_log.append_alone(db, lane.name, group, forgotten_us),
                 partial(self._committed, lane, group),
                 partial(self._gather, lane, group),
+                own=True,
             )
         except sqlite3.Error as error:
             self._fail(error)

@@ -90,12 +90,13 @@ class _Connection(aiosqlite.Connection):
 
 
 class _Item(Generic[T]):
-    __slots__ = ("done", "wanted", "work")
+    __slots__ = ("done", "own", "wanted", "work")
 
-    def __init__(self, work: Work[T], done: Done[T], wanted: Callable[[], bool]) -> None:
+    def __init__(self, work: Work[T], done: Done[T], wanted: Callable[[], bool], *, own: bool) -> None:
         self.work = work
         self.done = done
         self.wanted = wanted
+        self.own = own
 
 
 class Database:
@@ -159,15 +160,19 @@ class Database:
         self.submit(work, partial(_settle, future), lambda: not future.done())
         return await future
 
-    def submit(self, work: Work[T], done: Done[T], wanted: Callable[[], bool] = lambda: True) -> None:
+    def submit(
+        self, work: Work[T], done: Done[T], wanted: Callable[[], bool] = lambda: True, *, own: bool = False
+    ) -> None:
         """As `write`, for a caller that is no coroutine: `done(result, error)` is called in the event loop.
 
-        wanted: asked before it begins; False drops it, and `done` is not called. Fewer turns of the event loop lie
-        between this and `done` than with a coroutine, each of which may take as long as the others' work in it.
+        wanted: asked before it begins; False drops it, and `done` is not called. own: `work` is given the connection
+        without a transaction, never together with others: it makes its own, or is one statement. Fewer turns of the
+        event loop lie between this and `done` than with a coroutine, each of which may take as long as the others'
+        work in it.
         """
         if self._closing or self._writer is None:
             raise sqlite3.ProgrammingError(f"{self.path.name} is closed")
-        self._queue.append(_Item(work, done, wanted))
+        self._queue.append(_Item(work, done, wanted, own=own))
         if not self._busy:
             # In the next turn, so that what comes in this one goes together.
             self._busy = True
@@ -203,6 +208,8 @@ class Database:
     def _next(self) -> None:
         group: list[_Item[Any]] = []
         while self._queue and len(group) < GROUP_LIMIT:
+            if group and (group[0].own or self._queue[0].own):
+                break
             item = self._queue.popleft()
             if item.wanted():
                 group.append(item)
@@ -271,6 +278,10 @@ def _transaction(db: sqlite3.Connection, group: list[_Item[Any]]) -> list[tuple[
     try:
         if db.in_transaction:  # left open by a ROLLBACK that failed
             db.execute("ROLLBACK")
+        if group[0].own:
+            outcome = group[0].work(db)
+            _must_be_over(db)
+            return [(outcome, None)]
         db.execute("BEGIN IMMEDIATE")
         if len(group) == 1:
             outcomes.append((group[0].work(db), None))
@@ -300,6 +311,11 @@ def _savepoint(db: sqlite3.Connection, work: Work[T]) -> tuple[T | None, BaseExc
     _still_open(db)
     db.execute("RELEASE work")
     return result, None
+
+
+def _must_be_over(db: sqlite3.Connection) -> None:
+    if db.in_transaction:
+        raise sqlite3.OperationalError("work that makes its own transaction left it open")
 
 
 def _still_open(db: sqlite3.Connection) -> None:

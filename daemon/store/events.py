@@ -65,6 +65,22 @@ class Appended(NamedTuple):
     duplicates: list[int]
 
 
+def append_alone(db: sqlite3.Connection, lane: Lane, batches: Sequence[Batch], forgotten_us: int) -> Appended:
+    """Does `append` as a transaction of its own, to be given a connection without one.
+
+    Events without ids that fit one statement are that statement alone: each statement more gives up the interpreter
+    lock and waits for it again, which beside a busy event loop takes longer than the disk.
+    """
+    if not any(batch.keyed for batch in batches):
+        number = sum(len(batch.flat) for batch in batches) // _COLUMNS
+        if number <= _SOME or number == _MANY:
+            return append(db, lane, batches, forgotten_us)
+    db.execute("BEGIN IMMEDIATE")
+    appended = append(db, lane, batches, forgotten_us)
+    db.execute("COMMIT")
+    return appended
+
+
 def append(db: sqlite3.Connection, lane: Lane, batches: Sequence[Batch], forgotten_us: int) -> Appended:
     """Appends batches in order, leaving out events whose id was seen after `forgotten_us`, or earlier in here."""
     flat: list[object] = []

@@ -228,7 +228,7 @@ async def test_on_a_full_disk_nothing_is_lost_the_reserve_is_freed_and_work_goes
         monkeypatch.setattr(reserve, "room_bytes", lambda: 0)
         monkeypatch.setattr(event_log, "append", fail)
         with pytest.raises(NotAcceptedError) as failed:
-            await log.add(event(n=2))
+            await log.add(event("an id", n=2))
         monkeypatch.setattr(event_log, "append", append)
         with pytest.raises(NotAcceptedError) as refused:
             await log.add(event(n=3))

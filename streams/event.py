@@ -105,19 +105,23 @@ def read_lines(
     """
     events: list[Event] = []
     refusals: list[Refusal] = []
-    plain = not suspicious(b"\n".join(lines))
+    whole = b"\n".join(lines)
+    plain = not suspicious(whole)
+    # No brace but at the start of a line, and no bracket: nothing is nested.
+    flat = whole.startswith(b"{") + whole.count(b"\n{") == whole.count(b"{") and b"[" not in whole
     loads, accept, depth = orjson.loads, events.append, rules.depth
+    make = tuple.__new__  # what Event does, without its detour
     small = min(rules.event_bytes, rules.keys)  # an object has fewer keys than bytes
     timed = rules.timestamp_field is not None
     for number, line in enumerate(lines, first):
         try:
             # The common case without a call: a small flat object and nothing odd in it.
-            if plain and len(line) <= small and line.count(b"{") + line.count(b"[") <= depth:
+            if plain and len(line) <= small and (flat or line.count(b"{") + line.count(b"[") <= depth):
                 data = loads(line)
                 if type(data) is dict:
                     when = received_us if not timed and TIME_KEY not in data else event_time(data, received_us, rules)
                     name = event_id(data, rules) if ID_KEY in data else None
-                    accept(Event(when, name, line.decode(), data))
+                    accept(make(Event, (when, name, line.decode(), data)))
                     continue
         except (orjson.JSONDecodeError, RefusedError):
             pass  # told below

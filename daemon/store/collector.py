@@ -223,13 +223,15 @@ class Collector:
         else:
             if stream not in self._seen:
                 self._new_stream(stream)
-            flat, shape, size = waiting.flat, self._seen.shape, 0
+            flat, size = waiting.flat, 0
+            keys: tuple[str, ...] = ()
             for event_us, event_id, body, data in events:
                 flat += (received_us, stream, event_us, event_id, body)
                 if event_id is not None:
                     waiting.keyed = True
                 size += len(body)
-                shape(stream, data)
+                if keys != (keys := tuple(data)):
+                    self._seen.shape(stream, data)
             waiting.size = size
         waiting.events = len(events)
         state.size += waiting.size

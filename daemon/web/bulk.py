@@ -276,6 +276,8 @@ class _Upload:
 
 def _slice_end(lines: list[bytes], at: int, part: int) -> int:
     end = min(at + _SLICE_LINES // part, len(lines))
+    if sum(map(len, lines[at:end])) <= _SLICE_BYTES // part:
+        return end
     size = 0
     for index in range(at, end):
         size += len(lines[index])

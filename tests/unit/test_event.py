@@ -172,6 +172,15 @@ def test_a_large_array_gives_way_between_its_elements():
     assert sum(isinstance(each, Event) for each in found) == 5000
 
 
+def test_one_deep_line_among_many_is_refused():
+    deep = b'{"a":' * 40 + b"1" + b"}" * 40
+
+    events, refusals = read_lines([b'{"b":1}', deep, *[b"3"] * 98, b'{"c":2}'], 1, NOW, RULES)
+
+    assert [event.data for event in events] == [{"b": 1}, {"c": 2}]
+    assert "deeper than 32" in refusals[0].reason
+
+
 def test_with_stop_nothing_behind_the_first_refusal_is_read():
     events, refusals = read_lines([b'{"a":1}', b"x", b'{"b":2}', b"y"], 7, NOW, RULES, stop=True)
 

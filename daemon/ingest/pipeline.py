@@ -296,16 +296,15 @@ class Pipeline:
 
     async def _choose(self) -> str | None:
         """Gives what is to be done next: the strongest that is ready, or what has waited too long."""
-        ready = [
-            kind
-            for kind, is_ready in (
-                ("realtime", await self._has_events("realtime")),
-                ("timers", self._head.next_due_us is not None and self._head.next_due_us <= clock.now_us()),
-                ("bulk", await self._has_events("bulk")),
-                ("pass", bool(self._head.passes)),
-            )
-            if is_ready
-        ]
+        ready = []
+        if await self._has_events("realtime"):
+            ready.append("realtime")
+        if self._head.next_due_us is not None and self._head.next_due_us <= clock.now_us():
+            ready.append("timers")
+        if await self._has_bulk(hurry=bool(ready)):
+            ready.append("bulk")
+        if self._head.passes:
+            ready.append("pass")
         if len(ready) < 2:
             return ready[0] if ready else None
         now = asyncio.get_running_loop().time()
@@ -313,6 +312,18 @@ class Pipeline:
             self._waiting_since.setdefault(kind, now)
         patient = min(ready[1:], key=lambda kind: self._waiting_since[kind])
         return patient if now - self._waiting_since[patient] > PATIENCE_S else ready[0]
+
+    async def _has_bulk(self, *, hurry: bool) -> bool:
+        """Says whether the bulk lane has events; in a hurry it does not wait for the log, but asks again next time."""
+        if hurry and not self._ahead["bulk"]:
+            if self._read_ahead is None:
+                if not self._fresh["bulk"]:
+                    return False
+                self._fresh["bulk"] = False
+                self._read_ahead = asyncio.ensure_future(self._read_on(self._head.cursors["bulk"]))
+            if not self._read_ahead.done():
+                return False
+        return await self._has_events("bulk")
 
     async def _has_events(self, lane: Lane, after: int | None = None) -> bool:
         """Says whether there are events to take, after the cursor or a position; reads some when it is not known."""
@@ -408,9 +419,10 @@ class Pipeline:
         unit = self._next_unit()
         await audience_pass.evaluate_page(unit, group, page, self.definitions, self._evaluator, self._cache)
         await self._commit(unit)
-        for number in unit.bundle.passes:
-            if unit.bundle.passes[number] is None:
-                log.get().info("audience_evaluated", audience=number)
+        for number, evaluated_to in unit.bundle.passes.items():
+            audience = self.definitions.audiences.get(number)
+            if evaluated_to is None and audience is not None:
+                log.get().info("audience_evaluated", audience=audience.slug)
 
     async def _run_command(self, command: _Command[Any]) -> None:
         if command.done.cancelled():

@@ -52,9 +52,9 @@ UNDER_WAY = 4
 
 #: Lines, and about as many bytes, that are read in one turn of the event loop; of these a part while single events
 #: come, each of which needs several turns.
-_SLICE_LINES = 128
-_SLICE_BYTES = 32 * 1024
-_HURRIED_PART = 4
+_SLICE_LINES = 256
+_SLICE_BYTES = 64 * 1024
+_HURRIED_PART = 8
 
 
 class _Reader(Protocol):

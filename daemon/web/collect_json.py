@@ -12,24 +12,27 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon import clock
 from daemon.settings import Settings
+from daemon.store.collector import NotAcceptedError
 from daemon.web import auth
 from daemon.web.body import ApiError
 from daemon.web.collecting import (
     PARAMETERS,
     REPLY,
+    STREAM,
     Tally,
     body_of,
     collecting,
     collector_of,
     content_type_of,
     flag,
+    not_accepted,
     rules_of,
     stream_of,
     take,
 )
-from daemon.web.envelope import describe
+from daemon.web.envelope import describe, refusal
 from daemon.web.ready import Ready
-from daemon.web.services import SERVICES
+from daemon.web.services import SERVICES, Services
 from streams.body import is_lines, read_body
 from streams.event import Event, Refusal, RefusedError, Rules, accepted, read_event, sample
 
@@ -45,6 +48,12 @@ _REPLIES = [
     b'"duplicate_count":%d,"dryrun":false,"filename":null,"errors":[]}}' % (1 - duplicates, duplicates)
     for duplicates in (0, 1)
 ]
+
+#: Where `quick` leaves the body of a request that it did not take.
+BODY = web.RequestKey("BODY", bytes)
+
+#: The path of requests that `quick` is for, up to the stream.
+PATH = "/collect/json/"
 
 _OBJECT = {"type": "object"}
 _EVENTS = {"oneOf": [_OBJECT, {"type": "array", "items": _OBJECT}]}
@@ -70,17 +79,28 @@ async def collect_json(request: web.Request) -> web.StreamResponse:
     What is not accepted is reported by index (or line) and kept among the stream's rejects; the rest is stored. 400
     when the body is no JSON at all, or nothing of it was accepted. Up to 2,000 events are stored all or none.
     """
-    body: bytes | None = None
+    return await _collect_json(request, request.get(BODY))
+
+
+async def quick(request: web.Request, services: Services) -> web.StreamResponse | None:
+    """Takes a single plain event to `/collect/json/{stream}`, before the router: most requests are such.
+
+    None when it is anything else, or is not accepted: the way of all other requests has the words for it. What has been
+    read of the body then stands in the request under `BODY`.
+    """
     try:
         if (content := request.content).is_eof() and _is_plain(request):
             # It came together with its head, as single events do.
             body = content.read_nowait(-1)
-            done = _append_lone(request, body)
+            request[BODY] = body
+            done = _append_lone(request, body, services)
             if done is not None:
                 return Ready(_REPLIES[await done], request)
-    except (RefusedError, ConnectionError, web.RequestPayloadError, HttpProcessingError):
-        pass  # the way of all other requests has the words for it
-    return await _collect_json(request, body)
+    except NotAcceptedError as error:
+        return refusal(request, not_accepted(error))
+    except (RefusedError, web.RequestPayloadError, HttpProcessingError):
+        pass
+    return None
 
 
 def _is_plain(request: web.Request) -> bool:
@@ -88,24 +108,23 @@ def _is_plain(request: web.Request) -> bool:
     return (
         headers.get(hdrs.CONTENT_TYPE) == "application/json"
         and hdrs.CONTENT_ENCODING not in headers
+        and hdrs.EXPECT not in headers
         and "X-Request-Id" not in headers
-        and "?" not in request.raw_path
         and request.keep_alive
     )
 
 
-def _append_lone(request: web.Request, body: bytes) -> asyncio.Future[int] | None:
+def _append_lone(request: web.Request, body: bytes, services: Services) -> asyncio.Future[int] | None:
     """Appends a body that is one event in a small text; None when it is anything else, or the token is not known."""
-    services = request.app[SERVICES]
     collect = services.settings.collect
-    if body[:1] != b"{" or len(body) > collect.event_bytes or b"\n" in body:
+    stream = request.raw_path[len(PATH) :]
+    if body[:1] != b"{" or len(body) > collect.event_bytes or b"\n" in body or not STREAM.fullmatch(stream):
         return None
     header = request.headers.get(hdrs.AUTHORIZATION, "")
     kind, _, rest = header.partition(" ")
     token = services.tokens.check(rest if rest and kind.lower() == "bearer" else header)
     if token is None or not token.allows("data"):
         return None
-    stream = stream_of(request)
     collector = services.collector
     collector.admit("realtime")
     received_us = clock.now_us()

@@ -34,7 +34,8 @@ WHOLE_EVENTS = 2000
 #: How long work may keep the event loop to itself, in seconds.
 SLICE_S = 0.001
 
-_STREAM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+#: Names of streams.
+STREAM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _CONTENT = "application/json"
 
 #: Query parameters that all endpoints with a body of events take.
@@ -128,7 +129,7 @@ def collector_of(request: web.Request) -> Collector:
 def stream_of(request: web.Request, default: str | None = None) -> str:
     """Gives the stream that the address names."""
     name = request.match_info.get("stream") or default or ""
-    if not _STREAM.fullmatch(name):
+    if not STREAM.fullmatch(name):
         raise ApiError(400, f"stream {name[:100]!r}: accepted are 1 to 64 letters, digits and _ . : -")
     return name
 

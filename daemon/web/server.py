@@ -23,7 +23,7 @@ from prometheus_client import Counter
 from daemon import log
 from daemon.metrics import REGISTRY
 from daemon.settings import Server
-from daemon.web import health, openapi
+from daemon.web import collect_json, health, openapi
 from daemon.web.body import ApiError
 from daemon.web.envelope import RETRY_S, refusal, refused, request_id_of
 from daemon.web.services import SERVICES, Services
@@ -132,7 +132,10 @@ class _Door:
         else:
             self._within[id(request)] = request
             try:
-                response = await self._inner(request)
+                taken = None
+                if request.method == "POST" and request.raw_path.startswith(collect_json.PATH):
+                    taken = await collect_json.quick(request, self._services)  # type: ignore[arg-type]
+                response = await self._inner(request) if taken is None else taken
             except Exception as error:  # noqa: BLE001  (what no handler answered is answered here)
                 response = refusal(request, error)  # type: ignore[arg-type]
             finally:

@@ -35,12 +35,9 @@ test: setup-tests lint
 test-scale: setup-tests
 	$(RUN) pytest -q -m scale --timeout 3600
 
-# BENCH holds arguments for every script, for instance BENCH=--quick.
+# BENCH holds arguments: names of benchmarks, and --quick.
 bench: setup
-	@for each in tests/bench/bench_*.py; do \
-	  case $$each in *_core.py|*_peers.py) continue;; esac; \
-	  echo "== $$each"; $(BIN)/python $$each $(BENCH) || exit; \
-	done
+	@$(BIN)/cohortd bench $(BENCH)
 
 bench-peers: setup
 	@.ci/setup peers

@@ -58,6 +58,7 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry(
         "daemon.cli.backup:backup", "Copies the databases into a new folder, also beside a running daemon."
     ),
+    "bench": Entry("daemon.cli.bench:bench", "Measures the figures of the README on this machine."),
     "config show": Entry("daemon.cli.config:show", "Show the settings that hold, secrets masked."),
     "config reference": Entry("daemon.cli.config:reference", "Print all settings that there are."),
     "demo": Entry("daemon.cli.demo:demo", "Show the main job on real data, live in the terminal."),

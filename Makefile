@@ -27,10 +27,8 @@ lint: setup
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-# What disturbs its neighbours' timing, or needs the machine for itself, is marked `alone` and runs after the others.
 test: setup-tests lint
-	$(RUN) pytest -q -n 2 --dist worksteal -m "not scale and not alone"
-	$(RUN) pytest -q -m "alone and not scale" || [ $$? = 5 ] # 5: there is none
+	$(RUN) pytest -q -n 2 --dist worksteal -m "not scale"
 
 test-scale: setup-tests
 	$(RUN) pytest -q -m scale --timeout 3600

@@ -1,6 +1,6 @@
 """Commands on what a running daemon has defined, and on what came of it.
 
-`cohortd query`, `audience`, `rule`, `stream`, `schema`, `profile`, `subscription`, `job`, `explain`.
+`cohortd query`, `audience`, `rule`, `stream`, `schema`, `profile`, `subscription`, `job`.
 """
 
 from __future__ import annotations
@@ -264,25 +264,6 @@ def profile_erase(field: str, value: str, as_json: bool, **where: Any) -> None:
     _done(f"profile of {field} = {value} erased", as_json=as_json)
 
 
-@click.command("explain")
-@click.argument("slug")
-@click.argument("field")
-@click.argument("value")
-@remote
-def explain(slug: str, field: str, value: str, as_json: bool, **where: Any) -> None:
-    """Says why the person FIELD = VALUE is, or is not, in the audience SLUG."""
-    path = f"/v2/entity/user/{segment(field)}/{segment(value)}/explain/{segment(slug)}"
-    found = client_of(**where).call("GET", path)
-    if as_json:
-        show_json(found)
-        return
-    click.echo(f"{'in' if found['member'] else 'not in'} {slug}; evaluates to {_truth(found)} now")
-    for node in found["conditions"]:
-        values = ", ".join(f"{name} = {orjson.dumps(each).decode()}" for name, each in node["values"].items())
-        click.echo(f"{'  ' * (node['depth'] + 1)}{_truth(node):14}{node['text']}{f'   [{values}]' if values else ''}")
-    click.echo(f"next change by time alone: {found['next_flip'] or 'none'}")
-
-
 @click.command("status")
 @click.option("--count", is_flag=True, help="Also count the profiles, which takes a while when there are many.")
 @remote
@@ -394,7 +375,3 @@ def _done(words: str, *, as_json: bool) -> None:
         show_json({"message": words})
     else:
         click.echo(words)
-
-
-def _truth(found: Any) -> str:
-    return ("true" if found["match"] else "false") if found["ok"] else "not evaluable"

@@ -1,4 +1,4 @@
-"""`/api/entity` and `/v2/schema`: profiles by any identity, why they are in what, and the fields that they have."""
+"""`/api/entity` and `/v2/schema`: profiles by any identity, and the fields that they have."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from daemon.store import memberships, profiles
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
-from streams.explain import conditions
-from streams.profile import META_NAMES, Profile, load, meta_values, output, shown_value
+from streams.profile import META_NAMES, Profile, load, meta_values, output
 from streams.schema import Field, Schema
 
 TABLE = "user"
@@ -39,7 +38,6 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/entity/{table}/{value}", get_by_any),
         web.get("/api/entity/{table}/{field}/{value}", get_profile),
         web.delete("/api/entity/{table}/{field}/{value}", erase_profile),
-        web.get("/v2/entity/{table}/{field}/{value}/explain/{slug}", explain_membership),
         web.get("/v2/schema/{table}", get_schema),
     ]
 
@@ -48,8 +46,8 @@ def routes() -> list[web.RouteDef]:
 async def get_profile(request: web.Request) -> object:
     """Gives the profile that an identity names; 404 when there is none."""
     name, value = request.match_info["field"], request.match_info["value"]
-    field = _identity(request, name)
-    return _reply(request, await _found(request, [(field, value)]), field)
+    field = identity_of(request, name)
+    return _reply(request, await found_profile(request, [(field, value)]), field)
 
 
 @endpoint("read", tag="profiles", query=QUERY)
@@ -58,59 +56,17 @@ async def get_by_any(request: web.Request) -> object:
     value = request.match_info["value"]
     schema = _schema(request)
     keys = [(field.name, value) for field in schema.identities]
-    return _reply(request, await _found(request, keys), None)
+    return _reply(request, await found_profile(request, keys), None)
 
 
 @endpoint("admin", tag="profiles")
 async def erase_profile(request: web.Request) -> object:
     """Erases the profile, its identities and memberships; the destinations of its audiences get exits."""
-    field, value = _identity(request, request.match_info["field"]), request.match_info["value"]
-    found = await _found(request, [(field, value)])
+    field, value = identity_of(request, request.match_info["field"]), request.match_info["value"]
+    found = await found_profile(request, [(field, value)])
     key = next(text for text in found.profile.keys[field] if text.lower() == value.lower())
     await request.app[SERVICES].pipeline.erase(field, key)
     return Reply(None, message="deleted")
-
-
-@endpoint("read", tag="profiles")
-async def explain_membership(request: web.Request) -> object:
-    """Says why a profile is, or is not, in an audience: each condition with value and verdict, and the next flip."""
-    services = request.app[SERVICES]
-    definitions = services.pipeline.definitions
-    slug = request.match_info["slug"]
-    audience = definitions.audience(slug)
-    if audience is None:
-        raise ApiError(404, f"there is no audience {slug[:200]!r}; GET /api/segment lists them")
-    if audience.filter is None or audience.compiled is None:
-        raise ApiError(422, f"audience {audience.slug} is not valid any more: {audience.invalid}")
-    field = _identity(request, request.match_info["field"])
-    found = await _found(request, [(field, request.match_info["value"])])
-    now, profile = clock.now(), found.profile
-    values = {**profile.values, **meta_values(profile.id, profile.meta, profile.keys)}
-    match, ok = audience.compiled.evaluate(values, now)
-    member = next((each for each in found.memberships if each.audience == audience.number), None)
-    walked = conditions(
-        audience.filter.where, values, now, kinds=definitions.schema.kinds, includes=definitions.include
-    )
-    return {
-        "profile": str(profile.id),
-        "audience": audience.slug,
-        "member": member is not None and member.member,
-        "since": None if member is None else clock.from_us(member.changed_us),
-        "transitions": 0 if member is None else member.sequence,
-        "match": match,
-        "ok": ok,
-        "next_flip": audience.compiled.boundary(values, now),
-        "conditions": [
-            {
-                "depth": each.depth,
-                "text": each.text,
-                "match": each.match,
-                "ok": each.ok,
-                "values": {name: shown_value(value) for name, value in each.values.items()},
-            }
-            for each in walked
-        ],
-    }
 
 
 @endpoint("read", tag="profiles")
@@ -146,7 +102,8 @@ def _schema(request: web.Request) -> Schema:
     return request.app[SERVICES].pipeline.definitions.schema
 
 
-def _identity(request: web.Request, name: str) -> str:
+def identity_of(request: web.Request, name: str) -> str:
+    """Gives the identity that a path names, whatever its case; refuses (404) what is none, or of no such table."""
     identities = [field.name for field in _schema(request).identities]
     for each in identities:
         if each == name or each.lower() == name.lower():
@@ -155,7 +112,8 @@ def _identity(request: web.Request, name: str) -> str:
     raise ApiError(404, f"{name[:200]!r} is no identity; identities are {known}")
 
 
-async def _found(request: web.Request, keys: list[tuple[str, str]]) -> Found:
+async def found_profile(request: web.Request, keys: list[tuple[str, str]]) -> Found:
+    """Gives the profile that owns the first of these keys that anybody owns; refuses (404) when nobody does."""
     # What a query makes of a value (an e-mail address in lower case) is what profiles are found by.
     tried = [*keys, *((field, value.lower()) for field, value in keys if value != value.lower())]
 

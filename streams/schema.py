@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import zip_longest
+from typing import Final, TypeAlias
 
 from streams.merge import Merge, Slot, allowed_operators, default_operator, make_slot
-from streams.ql.errors import Diagnostic, QueryError
+from streams.ql.errors import Diagnostic, QueryError, diagnostic
 from streams.ql.functions import FUNCTIONS
 from streams.ql.kinds import Kind, kind_named
 from streams.ql.nodes import (
@@ -35,6 +36,7 @@ from streams.ql.nodes import (
 #: Kinds that an identity may have; those of one value, and those of several.
 SINGLE_IDENTITIES: Final = frozenset({Kind.STRING, Kind.INT, Kind.NUMBER})
 MANY_IDENTITIES: Final = frozenset({Kind.STRINGS, Kind.TS_STRINGS})
+_AGREE: Final = "a field has one kind and one merge operator in all queries: change them together, in one request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +103,29 @@ class Schema:
         return mask
 
 
+#: Where something is said: the alias of a query, and the place in its text.
+_Said: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Something that cannot be; it can be told at any of the places, the last is the newest."""
+
+    message: str
+    said: tuple[_Said, ...] = ()
+    hint: str = ""
+
+
 @dataclass(slots=True)
 class _Draft:
-    """A field while the queries are read; `…_by` is the alias that stated it, None while nobody has."""
+    """A field while the queries are read; `…_by` is where it was stated first."""
 
     name: str
     kind: str | None = None
-    kind_by: str | None = None
-    guess: str | None = None  # the kind of an expression, where nobody states one
+    kind_by: _Said = ("", 0)
+    guesses: dict[str, _Said] = field(default_factory=dict)  # the kinds of expressions, where nobody states one
     operator: str | None = None
-    operator_by: str | None = None
+    operator_by: _Said = ("", 0)
     capacity: int | None = None
     keep_days: int | None = None
     shortdesc: str = ""
@@ -118,40 +133,55 @@ class _Draft:
     queries: list[str] = field(default_factory=list)
 
 
-def build_schema(queries: Sequence[Query], *, ranks: Sequence[str] = ()) -> Schema:
+def build_schema(
+    queries: Sequence[Query], *, ranks: Sequence[str] = (), changed: Mapping[str, str] | None = None
+) -> Schema:
     """Makes the schema of all queries together; they must be in a lasting order (that of their creation).
 
     Identities are ranked as first named in BY, query after query; names in `ranks` come before all others.
+    `changed` has the texts, by alias, of queries that are about to be stored: errors are told at their place in
+    them, and where one of these makes a field's kind by its expression, another may not make another kind unstated.
 
     Raises:
         QueryError: queries disagree about a field, an operator does not suit its kind, a BY name is no column or of
             a kind that cannot identify, or the queries feed different tables.
     """
-    problems: list[str] = []
+    texts = changed or {}
+    problems: list[_Problem] = []
     drafts: dict[str, _Draft] = {}
     by: dict[str, str] = {}
-    tables: dict[str, str] = {}
+    tables: dict[str, _Said] = {}
     for query in queries:
-        tables.setdefault(query.table.lower(), query.alias)
+        tables.setdefault(query.table.lower(), (query.alias, 0))
         for column in query.columns:
             draft = drafts.setdefault(column.name, _Draft(column.name))
             _state(draft, column, query.alias, problems)
         names = {column.name for column in query.columns}
-        for name in query.by:
+        for name, at in zip_longest(query.by, query.by_at, fillvalue=0):
             if name in names:
-                by.setdefault(name, query.alias)
+                by.setdefault(str(name), query.alias)
             else:
-                problems.append(f"{query.alias}: BY names {name}, which is none of the columns")
+                told = f"{query.alias}: BY names {name}, which is none of the columns"
+                problems.append(_Problem(told, ((query.alias, int(at)),)))
     if len(tables) > 1:
-        told = ", ".join(f"{alias} feeds {table}" for table, alias in tables.items())
-        problems.append(f"queries must feed one table: {told}")
+        told = ", ".join(f"{alias} feeds {table}" for table, (alias, _) in tables.items())
+        problems.append(_Problem(f"queries must feed one table: {told}", tuple(tables.values())))
     order = [*(name for name in ranks if name in by), *(name for name in by if name not in ranks)]
     fields = {
         name: _finish(draft, order.index(name) if name in by else None, problems) for name, draft in drafts.items()
     }
+    problems += [each for draft in drafts.values() if (each := _unstated(draft, texts)) is not None]
     if problems:
-        raise QueryError([Diagnostic(problem, 1, 1) for problem in problems])
+        raise QueryError([_placed(each, texts) for each in problems])
     return schema_of(fields.values())
+
+
+def _placed(problem: _Problem, texts: Mapping[str, str]) -> Diagnostic:
+    """Tells a problem at its place in a text that is about to be stored, if it has one."""
+    for alias, at in reversed(problem.said):
+        if alias in texts:
+            return diagnostic(texts[alias], at, problem.message, hint=problem.hint)
+    return Diagnostic(problem.message, 1, 1, hint=problem.hint)
 
 
 def schema_of(fields: Iterable[Field]) -> Schema:
@@ -180,54 +210,71 @@ def schema_of(fields: Iterable[Field]) -> Schema:
     )
 
 
-def _state(draft: _Draft, column: Column, alias: str, problems: list[str]) -> None:
+def _state(draft: _Draft, column: Column, alias: str, problems: list[_Problem]) -> None:
     """Takes up what a column says about its field."""
+    said = (alias, column.at)
     if alias not in draft.queries:
         draft.queries.append(alias)
     if column.kind is not None:
         kind = kind_named(column.kind)
         if kind is None:
-            problems.append(f"{alias}: {column.name} has the unknown kind {column.kind}")
+            problems.append(_Problem(f"{alias}: {column.name} has the unknown kind {column.kind}", (said,)))
         elif draft.kind is None:
-            draft.kind, draft.kind_by = kind, alias
+            draft.kind, draft.kind_by = kind, said
         elif draft.kind != kind:
-            problems.append(f"{column.name} is {draft.kind} in {draft.kind_by}, but {kind} in {alias}")
+            told = f"{column.name} is {draft.kind} in {draft.kind_by[0]}, but {kind} in {alias}"
+            problems.append(_Problem(told, (draft.kind_by, said), _AGREE))
     operator = stated_operator(column)
     if operator is not None:
         if draft.operator is None:
-            draft.operator, draft.operator_by = operator, alias
+            draft.operator, draft.operator_by = operator, said
         elif draft.operator != operator:
-            problems.append(
-                f"{column.name} merges by {draft.operator} in {draft.operator_by}, but by {operator} in {alias}"
-            )
-    if draft.guess is None:
-        draft.guess = expression_kind(column.expr)
+            told = f"{column.name} merges by {draft.operator} in {draft.operator_by[0]}, but by {operator} in {alias}"
+            problems.append(_Problem(told, (draft.operator_by, said), _AGREE))
+    guess = expression_kind(column.expr)
+    if guess is not None:
+        draft.guesses.setdefault(guess, said)
     draft.capacity = draft.capacity if column.capacity is None else max(column.capacity, draft.capacity or 0)
     draft.keep_days = draft.keep_days if column.keep_days is None else max(column.keep_days, draft.keep_days or 0)
     draft.shortdesc = draft.shortdesc or column.shortdesc or ""
     draft.longdesc = draft.longdesc or column.longdesc or ""
 
 
-def _finish(draft: _Draft, rank: int | None, problems: list[str]) -> Field:
+def _unstated(draft: _Draft, texts: Mapping[str, str]) -> _Problem | None:
+    """Gives what is wrong with the kinds that expressions make of a field for which no query states one."""
+    if draft.kind is not None or draft.operator == "count" or len(draft.guesses) < 2:
+        return None
+    (first, first_by), (second, second_by) = list(draft.guesses.items())[:2]
+    if not {first_by[0], second_by[0]} & texts.keys():
+        return None  # what is stored already stays as it is: the first counts
+    told = f"{draft.name} is {first} by its expression in {first_by[0]}, but {second} in {second_by[0]}"
+    return _Problem(told, (first_by, second_by), f"state one for all: {draft.name} … KIND {first}, or KIND {second}")
+
+
+def _finish(draft: _Draft, rank: int | None, problems: list[_Problem]) -> Field:
     """Settles kind and operator of a field."""
     name = draft.name
-    kind = draft.kind or draft.guess or (_OPERATOR_KINDS.get(draft.operator or "") or Kind.STRING)
+    guess = next(iter(draft.guesses), None)
+    kind = draft.kind or guess or (_OPERATOR_KINDS.get(draft.operator or "") or Kind.STRING)
     operator = draft.operator
     if operator == "count" and draft.kind is None:
         kind = Kind.INT
-    if operator in {"mapmin", "mapmax", "latestmap", "oldestmap"} and not draft.kind and not draft.guess:
+    if operator in {"mapmin", "mapmax", "latestmap", "oldestmap"} and not draft.kind and not guess:
         kind = Kind.MAP_VALUE
     if operator is None:
         operator = default_operator(kind)
     elif operator not in allowed_operators(kind):
         accepted = ", ".join(sorted(allowed_operators(kind)))
-        problems.append(f"{name} is {kind}, which cannot merge by {operator}; it can by: {accepted}")
+        told = f"{name} is {kind}, which cannot merge by {operator}; it can by: {accepted}"
+        problems.append(_Problem(told, (draft.kind_by, draft.operator_by)))
     single = rank is not None and kind in SINGLE_IDENTITIES
     if rank is not None:
         if not single and kind not in MANY_IDENTITIES:
-            problems.append(f"{name} stands in BY, so it must be string, int or []string, not {kind}")
+            told = f"{name} stands in BY, so it must be string, int or []string, not {kind}"
+            problems.append(_Problem(told, (*draft.guesses.values(), draft.kind_by)))
         elif operator not in {"latest", "oldest", "merge", "capped"}:
-            problems.append(f"{name} stands in BY, so it cannot merge by {operator}")
+            told = f"{name} stands in BY, so it cannot merge by {operator}"
+            problems.append(_Problem(told, (draft.operator_by,)))
     return Field(
         name=name,
         kind=kind,

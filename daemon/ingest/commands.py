@@ -19,7 +19,6 @@ from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import (
     Definitions,
     accepted_filter,
-    accepted_query,
     build,
     dependents,
     refuse_cycle,
@@ -31,7 +30,7 @@ from daemon.ingest.unit import Unit
 from daemon.model.refusal import Conflict, NotFound
 from daemon.store import definitions as store
 from daemon.store.database import Database
-from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
+from daemon.store.definitions import AudienceRow, RuleRow
 from streams import routing
 from streams.ql.errors import Diagnostic, QueryError
 
@@ -45,34 +44,6 @@ class RuleDraft(NamedTuple):
     output: str
     expression: str
     active: bool
-
-
-async def put_query(unit: Unit, definitions: Definitions, text: str) -> tuple[QueryRow, Definitions | None]:
-    """Stores a query under its alias. Raises QueryError."""
-    alias = accepted_query(text).alias
-    old = definitions.queries.get(alias)
-    if old is not None and old.row.text == text:
-        return old.row, None
-    version = 1 if old is None else old.row.version + 1
-    row = QueryRow(alias, text, version, unit.now_us if old is None else old.row.created_us, unit.now_us)
-    others = [each.row for each in definitions.queries.values() if each.row.alias != alias]
-    after = await _rebuilt(definitions, queries=[*others, row])
-    unit.bundle.work.append(partial(store.save_query, row=row))
-    unit.decide("query", row._asdict())
-    _reevaluate(unit, definitions, after)
-    return row, after
-
-
-async def delete_query(unit: Unit, definitions: Definitions, alias: str) -> tuple[None, Definitions]:
-    """Deletes a query. Raises NotFound."""
-    if alias not in definitions.queries:
-        raise NotFound(f"there is no query {alias!r}")
-    others = [each.row for each in definitions.queries.values() if each.row.alias != alias]
-    after = await _rebuilt(definitions, queries=others)
-    unit.bundle.work.append(partial(store.delete_query, alias=alias))
-    unit.decide("query_deleted", {"alias": alias})
-    _reevaluate(unit, definitions, after)
-    return None, after
 
 
 async def put_audience(
@@ -199,16 +170,13 @@ async def erase_profile(unit: Unit, definitions: Definitions, cache: Cache, prof
 async def _rebuilt(
     definitions: Definitions,
     *,
-    queries: Sequence[QueryRow] | None = None,
     audiences: Sequence[AudienceRow] | None = None,
     rules: Sequence[RuleRow] | None = None,
 ) -> Definitions:
-    if queries is None:
-        queries = [each.row for each in definitions.queries.values()]
+    queries = [each.row for each in definitions.queries.values()]
     if audiences is None:
         audiences = [each.row for each in definitions.audiences.values()]
-    ordered = sorted(queries, key=lambda row: (row.created_us, row.alias))
-    return await build(ordered, audiences, definitions.rules if rules is None else rules, definitions)
+    return await build(queries, audiences, definitions.rules if rules is None else rules, definitions)
 
 
 def _reevaluate(unit: Unit, before: Definitions, after: Definitions) -> None:

@@ -136,8 +136,10 @@ def _same(old: Audience, new: Audience, schema: Schema, previous: Definitions, t
     if old.compiled is None or old.row.text != new.row.text:
         return False
     kinds, before = schema.kinds, previous.schema.kinds
-    if any(kinds.get(name) != before.get(name) for name in old.compiled.fields):
-        return False
+    if schema is not previous.schema:
+        changed = {name for name in {*kinds, *before} if kinds.get(name) != before.get(name)}
+        if reads_any(old.compiled.fields, changed):
+            return False
     for name in old.compiled.includes:
         included = previous.audience(name)
         if included is None or texts.get(included.number) != included.row.text:
@@ -252,9 +254,20 @@ def touched_audiences(before: Definitions, after: Definitions) -> list[int]:
         if each.compiled is None and (was is None or was.compiled is None):
             continue
         changed = was is None or was.compiled is not each.compiled
-        if changed or (each.compiled is not None and not fields.isdisjoint(each.compiled.fields)):
+        if changed or (each.compiled is not None and reads_any(each.compiled.fields, fields)):
             result.append(number)
     return result
+
+
+def reads_any(names: Iterable[str], fields: Iterable[str]) -> bool:
+    """Says whether an expression with these names may read one of the fields, see `streams.profile.fields_read`."""
+    lowered = {name.lower() for name in fields}
+    return bool(lowered) and any(not lowered.isdisjoint(_meanings(name.lower())) for name in names)
+
+
+def _meanings(name: str) -> list[str]:
+    pieces = name.split(".")
+    return [".".join(pieces[:end]) for end in range(1, len(pieces) + 1)]
 
 
 def _state_of(one: object) -> tuple[object, ...]:

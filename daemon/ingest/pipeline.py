@@ -21,12 +21,13 @@ import anyio
 from anyio.abc import TaskStatus
 
 from daemon import clock, log
-from daemon.ingest import audience_pass, commands, timers
+from daemon.ingest import audience_pass, commands, query_commands, timers
 from daemon.ingest.audience_pass import Group, PageReader
 from daemon.ingest.batch import Batch
 from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.query_commands import QueryChange
 from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
 from daemon.model.refusal import Conflict
 from daemon.store import bundle, event_reader, history
@@ -207,11 +208,25 @@ class Pipeline:
 
     async def put_query(self, text: str) -> QueryRow:
         """Stores a query under its ALIAS; holds for all events after this. Raises QueryError."""
-        return await self._command(lambda unit: commands.put_query(unit, self.definitions, text))
+        (row,) = await self.change_queries(QueryChange(put=[text]))
+        return row
 
     async def delete_query(self, alias: str) -> None:
         """Deletes a query; what it made stays, hidden. Raises NotFound."""
-        await self._command(lambda unit: commands.delete_query(unit, self.definitions, alias))
+        await self.change_queries(QueryChange(delete=[alias]))
+
+    async def change_queries(self, change: QueryChange) -> list[QueryRow]:
+        """Stores and deletes queries as one version of the schema; gives those stored. Raises as `draft` does."""
+        return await self._command(lambda unit: query_commands.change(unit, self.definitions, change))
+
+    async def revert_schema(self, number: int, description: str = "") -> bool:
+        """Makes the queries those of a version again, as a new version; False when they are already.
+
+        Raises NotFound, QueryError.
+        """
+        return await self._command(
+            lambda unit: query_commands.revert(unit, self.definitions, self._state, number, description)
+        )
 
     async def put_audience(self, text: str, *, name: str | None = None, description: str | None = None) -> AudienceRow:
         """Stores an audience under its ALIAS; existing profiles are evaluated in the background.

@@ -26,7 +26,7 @@ from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Head, Lane, Unit
-from daemon.store import bundle, event_reader, history, memberships, profiles
+from daemon.store import bundle, event_reader, history, memberships, profiles, schema_versions
 from daemon.store import definitions as store
 from daemon.store import events as event_log
 from daemon.store.database import Database
@@ -210,11 +210,8 @@ class _Player:
 
     async def _decide(self, kind: str, body: dict[str, Any]) -> None:
         match kind:
-            case "query":
-                self._queries[body["alias"]] = QueryRow(**body)
-                await self._redefine()
-            case "query_deleted":
-                del self._queries[body["alias"]]
+            case "query" | "query_deleted" | "revert":
+                schema_versions.decided(self._queries, kind, body)
                 await self._redefine()
             case "audience":
                 self._audiences[body["number"]] = AudienceRow(**body)
@@ -228,7 +225,7 @@ class _Player:
                 pass  # rules hold before the log
 
     async def _redefine(self) -> None:
-        rows = sorted(self._queries.values(), key=lambda row: (row.created_us, row.alias))
+        rows = schema_versions.in_order(self._queries)
         before = self._definitions.schema
         self._definitions = await build(rows, [], [], self._definitions)
         if self._definitions.schema is not before:
@@ -262,8 +259,7 @@ class _Player:
         while self._cache.empty(1024):
             pass
         self._definitions = await build(
-            sorted(self._queries.values(), key=lambda row: (row.created_us, row.alias)),
-            sorted(self._audiences.values()), [], self._definitions,
+            schema_versions.in_order(self._queries), sorted(self._audiences.values()), [], self._definitions,
         )  # fmt: skip
         await self._into.write(self._store_definitions)
         await self._evaluate_all(now_us)

@@ -3,7 +3,9 @@
 Bodies by kind, all JSON objects:
 
 - `batch`: `{"lane", "upto"}`; extended while no other decision comes between.
-- `query`: the stored query; `query_deleted`: `{"alias"}`.
+- `query`: the stored query, or `{"queries": [stored query, …], "deleted": [alias, …]}` when several changed together;
+  `query_deleted`: `{"alias"}`; `revert`: `{"to": version, "queries": [all that hold from here]}`. All three may have a
+  `description`, and each is a version of the schema (`schema_versions`).
 - `audience`: the stored audience; `audience_deleted`: `{"number", "slug"}`.
 - `rule`: the stored rule; `rule_deleted`: `{"id"}`. Routing happens before the log, so a replay only reads past them.
 - `identity`: the limits of the identity graph that hold from here on.

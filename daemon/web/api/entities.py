@@ -1,4 +1,4 @@
-"""`/api/entity` and `/v2/schema`: profiles by any identity, and the fields that they have."""
+"""`/api/entity`: profiles by any identity."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from daemon.store import memberships, profiles
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
-from streams.profile import META_NAMES, Profile, load, meta_values, output
-from streams.schema import Field, Schema
+from streams.profile import Profile, load, meta_values, output
+from streams.schema import Schema
 
 TABLE = "user"
 QUERY = {
@@ -33,12 +33,11 @@ class Found(NamedTuple):
 
 
 def routes() -> list[web.RouteDef]:
-    """Gives the routes of profiles and their schema."""
+    """Gives the routes of profiles."""
     return [
         web.get("/api/entity/{table}/{value}", get_by_any),
         web.get("/api/entity/{table}/{field}/{value}", get_profile),
         web.delete("/api/entity/{table}/{field}/{value}", erase_profile),
-        web.get("/v2/schema/{table}", get_schema),
     ]
 
 
@@ -67,33 +66,6 @@ async def erase_profile(request: web.Request) -> object:
     key = next(text for text in found.profile.keys[field] if text.lower() == value.lower())
     await request.app[SERVICES].pipeline.erase(field, key)
     return Reply(None, message="deleted")
-
-
-@endpoint("read", tag="profiles")
-async def get_schema(request: web.Request) -> object:
-    """Gives the fields of profiles: kinds, merge operators, identities with ranks."""
-    schema = _schema(request)
-    return {
-        "table": TABLE,
-        "fields": [_field_object(each) for each in schema.fields.values()],
-        "identities": [{"field": each.name, "rank": each.rank, "single": each.single} for each in schema.identities],
-        "meta_fields": list(META_NAMES),
-    }
-
-
-def _field_object(field: Field) -> dict[str, Any]:
-    return {
-        "name": field.name,
-        "kind": field.kind,
-        "merge_op": field.merge_op,
-        "is_identifier": field.identity,
-        "rank": field.rank,
-        "capacity": field.capacity,
-        "keep_days": field.keep_days,
-        "shortdesc": field.shortdesc,
-        "longdesc": field.longdesc,
-        "queries": list(field.queries),
-    }
 
 
 def _schema(request: web.Request) -> Schema:

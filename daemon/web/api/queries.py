@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
 from aiohttp import web
 
 from daemon import clock
-from daemon.ingest.definitions import StoredQuery, accepted_query
+from daemon.ingest.definitions import StoredQuery
+from daemon.ingest.query_commands import QueryChange, disagreements
 from daemon.web import body
+from daemon.web.api import proposals
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
 from streams.ql.checker import check_query
 from streams.ql.errors import Diagnostic, QueryError
 from streams.ql.parser import parse_queries
-from streams.ql.printer import print_query
 from streams.query_rows import query_row
 from streams.schema import Schema
 
@@ -42,25 +44,30 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@endpoint("admin", tag="definitions", body=TEXT)
+@endpoint(
+    "admin",
+    tag="definitions",
+    body=proposals.accepted({**proposals.CHANGE, "description": {"type": "string"}}),
+    query={"description": "what the change is for; kept with the version of the schema that it makes"},
+)
 async def put_query(request: web.Request) -> object:
     """Makes a query, or replaces the one with its ALIAS; it applies to events from now on.
 
-    The body is LQL; several statements are separated by `;`, and then the data is a list. All are checked before the
-    first is stored.
+    The body is LQL; several statements are separated by `;`, and then the data is a list. Or it is a JSON object:
+    `query`, or `queries` (a list of texts) and `delete` (a list of aliases), and `description`. All is done together
+    or not at all, as one version of the schema: what only goes together, such as another kind of a field in two
+    queries, is sent in one request.
     """
     pipeline = request.app[SERVICES].pipeline
-    text = await body.text(request)
-    statements = parse_queries(text)
-    if not statements:
+    asked = await proposals.read(request, {*proposals.CHANGE, "description"})
+    change = asked.change
+    if not (change.put or change.delete):
         raise ApiError(422, "the body has no LQL statement; expected SELECT … FROM … INTO … BY … ALIAS …")
-    texts = [text] if len(statements) == 1 else [print_query(each) for each in statements]
-    for each in texts:
-        accepted_query(each)
-    rows = [await pipeline.put_query(each) for each in texts]
+    described = change.description or request.query.get("description", "")
+    rows = await pipeline.change_queries(replace(change, description=described))
     definitions = pipeline.definitions
     made = [query_object(definitions.queries[row.alias], definitions.schema) for row in rows]
-    return made[0] if len(made) == 1 else made
+    return made[0] if len(made) == 1 and not (change.delete or asked.listed) else made
 
 
 @endpoint("read", tag="definitions")
@@ -78,11 +85,12 @@ async def get_query(request: web.Request) -> object:
     return query_object(_find(request), definitions.schema)
 
 
-@endpoint("admin", tag="definitions")
+@endpoint("admin", tag="definitions", query={"description": "what for; kept with the version of the schema"})
 async def delete_query(request: web.Request) -> object:
     """Deletes a query; what it has mapped stays in profiles, though fields that no query names are not shown."""
     found = _find(request)
-    await request.app[SERVICES].pipeline.delete_query(found.row.alias)
+    change = QueryChange(delete=[found.row.alias], description=request.query.get("description", ""))
+    await request.app[SERVICES].pipeline.change_queries(change)
     return Reply(None, message="deleted")
 
 
@@ -94,7 +102,7 @@ async def delete_query(request: web.Request) -> object:
     query={"segments": "true: also say which audiences read its fields"},
 )
 async def validate_query(request: web.Request) -> object:
-    """Gives all diagnostics of LQL, and changes nothing."""
+    """Gives all diagnostics of LQL, by itself and together with the stored queries, and changes nothing."""
     text = await body.text(request)
     diagnostics: list[Diagnostic] = []
     audiences: dict[str, list[str]] = {}
@@ -102,6 +110,8 @@ async def validate_query(request: web.Request) -> object:
         statements = parse_queries(text)
         for each in statements:
             diagnostics += check_query(each, text)
+        if not any(each.severity == "error" for each in diagnostics):
+            diagnostics += disagreements(request.app[SERVICES].pipeline.definitions, statements, text)
         if request.query.get("segments") == "true":
             names = {column.name for each in statements for column in each.columns}
             for audience in request.app[SERVICES].pipeline.definitions.audiences.values():

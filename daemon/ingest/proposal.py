@@ -25,7 +25,7 @@ from streams.schema_diff import Document, document
 
 @dataclass(frozen=True, slots=True)
 class WantedFilter:
-    """A filter as it would be saved: under the slug given, else under its own ALIAS."""
+    """A filter as it would be saved: under the slug given, else under its ALIAS. The slug "": it is only tried out."""
 
     text: str
     slug: str | None = None
@@ -73,8 +73,8 @@ async def propose(
 def _row(definitions: Definitions, rows: dict[int, AudienceRow], wanted: WantedFilter, now_us: int) -> AudienceRow:
     """Gives the row that a filter would be stored as."""
     tree = parse_filter(wanted.text)
-    slug = wanted.slug or slug_of(tree.alias or "")
-    if not slug:
+    slug = slug_of(tree.alias or "") if wanted.slug is None else wanted.slug
+    if not slug and wanted.slug is None:
         raise QueryError([Diagnostic("an audience needs a name: end the statement with ALIAS name", 1, 1)])
     old = next((row for row in rows.values() if row.slug == slug), None)
     if old is not None:

@@ -9,8 +9,9 @@ from aiohttp import web
 from daemon import clock
 from daemon.ingest import preview
 from daemon.ingest.definitions import Audience, accepted_filter
+from daemon.ingest.proposal import WantedFilter, propose
+from daemon.ingest.query_commands import QueryChange
 from daemon.store import definitions as stored
-from daemon.store import jobs as job_rows
 from daemon.store import memberships, profiles
 from daemon.store.definitions import AudienceStatus
 from daemon.web import body
@@ -20,9 +21,7 @@ from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
 from streams.profile import load, output
 from streams.ql.checker import check_filter
-from streams.ql.compiler import compile_filter
 from streams.ql.errors import Diagnostic, QueryError
-from streams.ql.nodes import Filter
 from streams.ql.parser import parse_filter
 
 
@@ -36,8 +35,6 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/segment/{slug}", get_audience),
         web.delete("/api/segment/{slug}", delete_audience),
         web.get("/api/segment/{slug}/scan", scan_audience),
-        web.get("/v2/segment/{slug}/preview", preview_audience),
-        web.post("/v2/segment/{slug}/preview", preview_audience),
     ]
 
 
@@ -93,9 +90,14 @@ async def validate_audience(request: web.Request) -> object:
 async def size_of_filter(request: web.Request) -> object:
     """Counts the profiles that a filter matches now; nothing is saved."""
     services = request.app[SERVICES]
-    tree = accepted_filter(await body.text(request), services.pipeline.definitions)
-    found = await _previewed(services, tree, None)
-    return {"size": found.size, "profiles": found.profiles}
+    definitions = services.pipeline.definitions
+    text = await body.text(request)
+    accepted_filter(text, definitions)
+    # Under a slug that no audience has: a filter that is tried out needs no name.
+    made = await propose(definitions, QueryChange(), [WantedFilter(text, slug="")], clock.now_us())
+    found = await preview.preview(services.state, made.after, made.filters, (), clock.now())
+    (moves,) = found.audiences.values()
+    return {"size": moves.size, "profiles": found.profiles}
 
 
 @endpoint(
@@ -120,35 +122,6 @@ async def scan_audience(request: web.Request) -> object:
     schema = services.pipeline.definitions.schema
     rows = [output(load(schema, each, text), schema) for each, text in bodies.items()]
     return Reply(rows, total=size, next_cursor=cursor(ids[-1]) if len(ids) == limit else None)
-
-
-@endpoint("read", tag="definitions", body=TEXT)
-async def preview_audience(request: web.Request) -> object:
-    """Says who would enter and exit if the audience had the filter of the body, and which jobs would send it.
-
-    Without a body: with the filter that it has, which is who would move if all were evaluated now. Counts are exact
-    as of the moment when each profile was looked at; `sample_enters` and `sample_exits` name some.
-    """
-    services = request.app[SERVICES]
-    definitions = services.pipeline.definitions
-    audience = _find(request)
-    text = await body.text(request) if request.method == "POST" else ""
-    tree = accepted_filter(text, definitions, audience.slug) if text.strip() else audience.filter
-    if tree is None:
-        raise ApiError(422, f"audience {audience.slug} is not valid any more: {audience.invalid}")
-    found = await _previewed(services, tree, audience.number)
-    jobs = await services.state.read(lambda db: stored.held_by(db, audience.number))
-    rows = await services.state.read(lambda db: [job_rows.one(db, job) for job in jobs])
-    return {
-        "slug": audience.slug,
-        "size": found.size,
-        "profiles": found.profiles,
-        "enters": found.enters,
-        "exits": found.exits,
-        "sample_enters": found.sample_enters,
-        "sample_exits": found.sample_exits,
-        "jobs": [{"id": row.id, "label": row.label} for row in rows if row is not None],
-    }
 
 
 def audience_object(audience: Audience, status: AudienceStatus | None) -> dict[str, Any]:
@@ -178,12 +151,6 @@ def audience_object(audience: Audience, status: AudienceStatus | None) -> dict[s
 async def _object(services: Services, audience: Audience) -> dict[str, Any]:
     found = await services.state.read(stored.statuses)
     return audience_object(audience, found.get(audience.number))
-
-
-async def _previewed(services: Services, tree: Filter, number: int | None) -> preview.Preview:
-    definitions = services.pipeline.definitions
-    compiled = compile_filter(tree.where, kinds=definitions.schema.kinds, includes=definitions.include)
-    return await preview.preview(services.state, definitions.schema, compiled, number, clock.now())
 
 
 def _find(request: web.Request) -> Audience:

@@ -3,17 +3,16 @@
 `*` and `%` stand for any run, `?` for one character, `[a-z]` for one of a class; a backslash takes the next
 character as it is.
 
-Never a backtracking search: patterns of literals and stars are looked for from left to right, the others go
-to RE2, which is linear in the text.
+Never a backtracking search: what stands between the stars is looked for from left to right, so that the time grows
+with the lengths of text and pattern, not with the number of stars.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
-
-import re2  # type: ignore[import-untyped]  # the wheel carries no types
 
 _LONGEST: Final = 4096
 
@@ -64,51 +63,73 @@ def _of_stars(pattern: str) -> Callable[[str], bool]:
 
 
 def _of_classes(pattern: str) -> Callable[[str], bool]:
-    written = _expression(pattern)
-    if written is None:
+    """The runs between stars are of fixed length, so that the first place of each, from left to right, decides."""
+    runs = _runs(pattern)
+    if runs is None:
         return _never
-    options = re2.Options()
-    options.dot_nl = True
-    options.log_errors = False
-    try:
-        compiled = re2.compile(written, options=options)
-    except (re2.error, ValueError):  # a text that is not UTF-8
-        return _never
+    (head, head_length), *middle = runs
+    if not middle:
+        return lambda text: len(text) == head_length and head.match(text) is not None
+    tail, tail_length = middle.pop()
+    parts = [part for part in middle if part[1]]
 
     def test(text: str) -> bool:
-        try:
-            return compiled.fullmatch(text) is not None
-        except ValueError:
+        at, end = head_length, len(text) - tail_length
+        if at > end or head.match(text) is None or tail.match(text, end) is None:
             return False
+        for part, length in parts:
+            found = part.search(text, at, end)
+            if found is None:
+                return False
+            at = found.start() + length
+        return True
 
     return test
 
 
-def _expression(pattern: str) -> str | None:
-    """The pattern as a regular expression; None where a class has no end or a backslash ends the pattern."""
-    out: list[str] = []
+def _runs(pattern: str) -> list[tuple[re.Pattern[str], int]] | None:
+    """The runs between stars, each with the number of characters that it stands for.
+
+    A run is a sequence of single characters, without any repetition: for such an expression `re` does not backtrack.
+    None where a class has no end or a range runs backwards, or a backslash ends the pattern.
+    """
+    runs: list[list[str]] = [[]]
     at = 0
     while at < len(pattern):
         sign = pattern[at]
         at += 1
         if sign in "*%":
-            out.append(".*")
+            runs.append([])
         elif sign == "?":
-            out.append(".")
+            runs[-1].append(".")
         elif sign == "\\":
             if at == len(pattern):
                 return None
-            out.append(re2.escape(pattern[at]))
+            runs[-1].append(re.escape(pattern[at]))
             at += 1
         elif sign == "[":
             end = pattern.find("]", at + 2 if pattern[at : at + 1] == "^" else at + 1)
             if end < 0:
                 return None
-            inner = pattern[at:end]
-            negated = inner.startswith("^")
-            body = "".join(each if each == "-" else re2.escape(each) for each in inner.removeprefix("^"))
-            out.append(f"[{'^' if negated else ''}{body}]")
+            runs[-1].append(_class(pattern[at:end]))
             at = end + 1
         else:
-            out.append(re2.escape(sign))
-    return "".join(out)
+            runs[-1].append(re.escape(sign))
+    try:
+        return [(re.compile("".join(run), re.DOTALL), len(run)) for run in runs]
+    except re.error:
+        return None
+
+
+def _class(inner: str) -> str:
+    """The expression of what stands between square brackets."""
+    rest = inner.removeprefix("^")
+    out = ["[^" if inner != rest else "["]
+    at = 0
+    while at < len(rest):
+        out.append(re.escape(rest[at]))
+        if rest[at + 1 : at + 2] == "-" and at + 2 < len(rest):
+            out.append("-" + re.escape(rest[at + 2]))
+            at += 2
+        at += 1
+    return "".join([*out, "]"])

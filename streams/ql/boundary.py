@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from streams.ql import rules
-from streams.ql.coerce import to_date, to_number
+from streams.ql.coerce import to_date, to_int, to_number
 from streams.ql.compiler_fields import Fields, Known, Unknown
 from streams.ql.compiler_source import Unit, Writer
 from streams.ql.datemath import LATEST, SECOND, Anchor, Operator, anchor
@@ -27,8 +27,11 @@ from streams.ql.tree import children
 Evaluate = Callable[[Mapping[str, Value], datetime], tuple[bool, bool]]
 Find = Callable[[Mapping[str, Value], datetime], datetime | None]
 
-#: Seconds looked at for one profile. Beyond them the last one is given: to look again then is not wrong.
+#: Seconds looked at for one profile, and about how many nodes and elements are evaluated for it. Beyond them the last
+#: one is given: to look again then is not wrong.
 _MOST_POINTS: Final = 4096
+_MOST_WORK: Final = 5_000_000
+_FEW_POINTS: Final = 64
 _HOURS: Final = 8 * 24
 _DAYS: Final = 400
 _MONTHS: Final = 12 * 40
@@ -50,6 +53,7 @@ class Window:
     """`timewindow(times, count, days)`."""
 
     times: Node
+    count: Node
     days: Node
 
 
@@ -60,8 +64,10 @@ class Clockwork:
         self._fields = fields
         self.terms: list[Term | Window] = []
         self.other = False  # a part whose changes no term names
+        self.size = 0
         pending = list(trees)
         while pending:
+            self.size += 1
             pending.extend(self._take(pending.pop()))
 
     @property
@@ -82,8 +88,8 @@ class Clockwork:
                     return [right]
             case Between(value=value, low=low, high=high):
                 return self._between(value, low, high)
-            case Call(name="timewindow", args=(times, _count, days)):
-                self.terms.append(Window(times, days))
+            case Call(name="timewindow", args=(times, count, days)):
+                self.terms.append(Window(times, count, days))
             case Call(name=name, args=args):
                 function = FUNCTIONS.get(name)
                 if function is not None and function.takes_now and _reads_clock(name, args):
@@ -144,14 +150,25 @@ def boundary_of(clockwork: Clockwork, fields: Fields, evaluate: Evaluate) -> Fin
         if not found:
             return None
         current = evaluate(data, now)
+        most = _MOST_POINTS
         if len(found) > 1:
-            found = sorted(set(found))[:_MOST_POINTS]
+            found = sorted(set(found))
+            if len(found) > _FEW_POINTS:
+                most = _most_points(clockwork, data)
+                found = found[:most]
         for point in found:
             if evaluate(data, point) != current:
                 return point
-        return None if len(found) < _MOST_POINTS else point
+        return None if len(found) < most else point
 
     return find
+
+
+def _most_points(clockwork: Clockwork, data: Mapping[str, Value]) -> int:
+    """How many seconds are looked at, so that large filters over large collections take bounded time."""
+    longest = max((len(value) for value in data.values() if value.__class__ is list), default=0)
+    work = clockwork.size + len(clockwork.terms) * longest
+    return max(_FEW_POINTS, min(_MOST_POINTS, _MOST_WORK // work))
 
 
 def date_terms(clockwork: Clockwork, fields: Fields) -> tuple[tuple[str, timedelta], ...] | None:
@@ -190,7 +207,7 @@ def _sources(clockwork: Clockwork, fields: Fields) -> list[Source]:
     writer = Writer(unit)
     parts: list[tuple[Term | Window, list[str]]] = []
     for term in clockwork.terms:
-        nodes = [term.value] if isinstance(term, Term) else [term.times, term.days]
+        nodes = [term.value] if isinstance(term, Term) else [term.times, term.count, term.days]
         names = [unit.fresh("v") for _ in nodes]
         for name, node in zip(names, nodes, strict=True):
             unit.add_entry(name, [f"return {writer.value(node)}"], otherwise="M")
@@ -249,17 +266,29 @@ def _deciding(dates: list[datetime], operator: Operator) -> list[datetime]:
     return [max(dates) if operator in {">", ">="} else min(dates)]
 
 
-def _of_window(times_of: Callable[..., Value], days_of: Callable[..., Value]) -> Source:
+def _of_window(times_of: Callable[..., Value], count_of: Callable[..., Value], days_of: Callable[..., Value]) -> Source:
+    """The seconds at which the number of times in the window reaches the count, or falls below it."""
+
     def source(data: Mapping[str, Value], now: datetime, found: list[datetime]) -> None:
-        times, days = times_of(data, now), to_number(days_of(data, now))
-        if not isinstance(days, float):
+        times, count, days = times_of(data, now), to_int(count_of(data, now)), to_number(days_of(data, now))
+        if not isinstance(count, int) or not isinstance(days, float):
             return
         elements = times if isinstance(times, list) else times.values() if isinstance(times, dict) else [times]
-        for each in elements:
-            date = to_date(each)
+        changes: dict[datetime, int] = {}
+        inside = 0
+        for date in {to_date(each) for each in elements}:
             if isinstance(date, datetime):
-                points = (_ceiled(date), _ceiled(_after(date, days)))
-                found.extend(point for point in points if point > now)
+                for point, change in ((_ceiled(date), 1), (_ceiled(_after(date, days)), -1)):
+                    if point > now:
+                        changes[point] = changes.get(point, 0) + change
+                    else:
+                        inside += change
+        for point in sorted(changes):
+            before = inside >= count
+            inside += changes[point]
+            # Within the second of now the count may already be that of its end.
+            if (inside >= count) is not before or point - now < SECOND:
+                found.append(point)
 
     return source
 

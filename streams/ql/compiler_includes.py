@@ -41,13 +41,12 @@ class Includes:
             inner = self._included_by(tree, met)
             self._uses[key] = [each.lower() for each in inner]
             pending.extend(inner)
-        heights = self._heights()
-        self.usable = {key for key in self.trees if heights.get(key, DEEPEST + 1) <= DEEPEST}
+        self._heights = self._measured()
+        self.usable = {key for key in self.trees if self._heights.get(key, DEEPEST + 1) <= DEEPEST}
 
     def in_order(self) -> list[str]:
         """Gives the usable audiences, each after those that it includes."""
-        heights = self._heights()
-        return sorted(self.usable, key=lambda key: heights[key])
+        return sorted(self.usable, key=lambda key: self._heights[key])
 
     def _included_by(self, tree: Node, met: set[str]) -> list[str]:
         found = [node.name for node in walk(tree) if isinstance(node, Include)]
@@ -59,38 +58,45 @@ class Includes:
             met.add(key)
         return found
 
-    def _heights(self) -> dict[str, int]:
-        """How long the longest chain below each audience is; those on or above a cycle are left out.
+    def _measured(self) -> dict[str, int]:
+        """How long the longest chain below each audience is; those on a cycle are left out.
 
-        An audience above a cycle is evaluable all the same: only those on the cycle are not.
+        An audience above a cycle is evaluable all the same: only those on the cycle are not. One pass (Tarjan's), as
+        the audiences may include one another in any way.
         """
         heights: dict[str, int] = {}
-        cyclic = self._on_cycles()
-        waiting = [key for key in self._uses if key not in cyclic]
-        while waiting:
-            later = []
-            for key in waiting:
-                uses = [each for each in self._uses[key] if each not in cyclic and each in self._uses]
-                if all(each in heights for each in uses):
-                    heights[key] = 1 + max((heights[each] for each in uses), default=0)
+        order: dict[str, int] = {}  # when each was met, and the earliest that is reached from it and not yet settled
+        reaches: dict[str, int] = {}
+        unsettled: list[str] = []
+        waiting: set[str] = set()
+        for start in self._uses:
+            if start in order:
+                continue
+            path = [(start, iter(self._uses[start]))]
+            while path:
+                key, rest = path[-1]
+                if key not in order:
+                    order[key] = reaches[key] = len(order)
+                    unsettled.append(key)
+                    waiting.add(key)
+                for each in rest:
+                    if each not in self._uses:
+                        continue
+                    if each not in order:
+                        path.append((each, iter(self._uses[each])))
+                        break
+                    if each in waiting:
+                        reaches[key] = min(reaches[key], order[each])
                 else:
-                    later.append(key)
-            if len(later) == len(waiting):
-                break
-            waiting = later
+                    path.pop()
+                    if path:
+                        above = path[-1][0]
+                        reaches[above] = min(reaches[above], reaches[key])
+                    if reaches[key] == order[key]:
+                        place = unsettled.index(key) if unsettled[-1] != key else len(unsettled) - 1
+                        settled = unsettled[place:]
+                        del unsettled[place:]
+                        waiting.difference_update(settled)
+                        if len(settled) == 1 and key not in self._uses[key]:
+                            heights[key] = 1 + max((heights.get(each, 0) for each in self._uses[key]), default=0)
         return heights
-
-    def _on_cycles(self) -> set[str]:
-        return {key for key in self._uses if self._reaches(key, key)}
-
-    def _reaches(self, start: str, goal: str) -> bool:
-        seen: set[str] = set()
-        pending = list(self._uses.get(start, ()))
-        while pending:
-            key = pending.pop()
-            if key == goal:
-                return True
-            if key not in seen:
-                seen.add(key)
-                pending.extend(self._uses.get(key, ()))
-        return False

@@ -10,7 +10,7 @@ import re
 from typing import NoReturn, cast
 
 from streams.ql import checker
-from streams.ql.limits import MAX_DEPTH, MAX_DIAGNOSTICS
+from streams.ql.limits import MAX_DEPTH, MAX_DIAGNOSTICS, MAX_LIST_VALUES, MAX_NAME_PARTS
 from streams.ql.nodes import (
     Array,
     Between,
@@ -254,6 +254,8 @@ class ExpressionParser(Cursor):
         for item in items:
             if isinstance(item, MatchAll):
                 self.note(item.at, "* is a condition and cannot stand in a list of values")
+        if sum(not isinstance(item, Literal) for item in items) > MAX_LIST_VALUES:
+            raise Refused(at, f"a list of more than {MAX_LIST_VALUES:,} values that are no constants")
         return Array(tuple(items), at)
 
     def _call(self) -> Node:
@@ -312,6 +314,8 @@ class ExpressionParser(Cursor):
                 self.unexpected("a name behind the dot")
         if len(parts) == 1 and token.kind is TokenKind.WORD and not re.search(r"[^\W\d]", part):
             raise Refused(at, f"{part} is neither a number nor a name", "text is written in double quotes")
+        if sum(each.count(".") + 1 for each in parts) > MAX_NAME_PARTS:
+            raise Refused(at, f"a name of more than {MAX_NAME_PARTS} parts")
         return Ident(tuple(parts), at)
 
     # --- lists ---

@@ -30,6 +30,7 @@ from streams.ql.nodes import (
     Query,
     Unary,
 )
+from streams.ql.tree import group
 
 NOW = datetime(2026, 3, 31, 12, 30, 15, 250_000, tzinfo=UTC)
 
@@ -522,6 +523,27 @@ def test_large_lists_meet_in_time_that_grows_with_their_length():
     assert compile_filter(Binary("in", Ident(("a",)), Ident(("b",)))).evaluate(data, NOW) == NO_MATCH
     assert compile_filter(Binary("in", Ident(("c",)), Ident(("a",)))).evaluate(data, NOW) == NO_MATCH
     assert compile_filter(Binary("like", Ident(("c",)), Ident(("a",)))).evaluate(data, NOW) == NOT_OK
+
+
+def test_joins_of_joins_stay_bounded():
+    tree = Ident(("a",))
+    for _ in range(12):
+        tree = Call("join", (tree, tree, Literal("")))
+
+    assert compile_expression(tree).evaluate({"a": "x" * 1_000}, NOW) is MISSING
+    assert compile_expression(tree).evaluate({"a": "x"}, NOW) == "x" * 2**12
+
+
+def test_many_audiences_that_include_one_another_in_any_way_are_told_apart_at_once():
+    chain = {f"a{place}": Include(f"a{place + 1}") for place in range(3_000)}
+    ring = {f"r{place}": group("or", [Include(f"r{other}") for other in range(100)], 0) for place in range(100)}
+    above = {"top": group("or", [Include("r0"), Include("end")], 0), "end": Binary("=", Ident(("n",)), Literal(1))}
+
+    filters = {**chain, **ring, **above}
+
+    assert compile_filter(Include("a0"), includes=filters.get).evaluate({}, NOW) == NOT_OK
+    assert compile_filter(Include("r5"), includes=filters.get).evaluate({}, NOW) == NOT_OK
+    assert compile_filter(Include("top"), includes=filters.get).evaluate({"n": 1}, NOW) == MATCH
 
 
 def test_encodings_of_encodings_stay_bounded():

@@ -19,6 +19,9 @@ from streams.ql.missing import MISSING, Missing, Value, is_nil
 
 _EARTH_KM = 6371.0088
 _LONGEST_EXPRESSION = 4_000
+#: Nodes that one search may look at, and how large its result may be: a short expression can ask for 2^30 of them.
+_MOST_STEPS = 200_000
+_LARGEST_RESULT = 1_000_000
 _NAMES = '[{"name":"n1","ct":8,"tags":["a","b"]},{"name":"n2","ct":10}]'
 
 
@@ -60,10 +63,10 @@ def json_jmespath(x: Value, expression: Value) -> Value:
         except orjson.JSONDecodeError:
             return MISSING
     try:
-        found = _expression(expression).search(data)
+        found = _Search().visit(_expression(expression).parsed, data)
     except (JMESPathError, ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
         return MISSING
-    return MISSING if found is None else found
+    return MISSING if found is None or _larger(found, _LARGEST_RESULT) else found
 
 
 @function(
@@ -139,6 +142,37 @@ def geodistance(x: Value, place: Value, km: Value = MISSING) -> bool | float | M
         return distance
     limit = to_number(km)
     return limit if isinstance(limit, Missing) else distance <= limit
+
+
+class _Search(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # the wheel carries no types
+    """A search that ends after a bounded number of steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = _MOST_STEPS
+
+    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+        """Gives what the node finds; ValueError when that took too long."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("a search of too many steps")
+        return super().visit(node, *args, **kwargs)
+
+
+def _larger(found: Any, limit: int) -> bool:
+    """Says whether a value, written out, would have more than `limit` elements and characters."""
+    pending = [found]
+    while pending and limit >= 0:
+        each = pending.pop()
+        limit -= 1
+        if isinstance(each, str):
+            limit -= len(each)
+        elif isinstance(each, list):
+            pending += each
+        elif isinstance(each, dict):
+            limit -= sum(map(len, each))
+            pending += each.values()
+    return limit < 0
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from streams.ql.functions.registry import Constant, example, function
 from streams.ql.missing import MISSING, Missing, Value, is_nil
 
 _BLANK = " \n\t\r"
-#: The longest text that a replacement may make: a few characters must not become gigabytes.
+#: The longest text that a replacement or a join may make: a few characters must not become gigabytes.
 _LONGEST = 1_000_000
 
 
@@ -236,6 +236,8 @@ def join(x: Value, separator: Value, *more: Value) -> str | Missing:
             continue
         elements = value if isinstance(value, list) else [value]
         parts += [text for text in map(to_text, elements) if isinstance(text, str) and text]
+    if sum(map(len, parts)) + len(parts) * len(between) > _LONGEST:
+        return MISSING
     return between.join(parts) if parts else MISSING
 
 

@@ -189,7 +189,7 @@ _USUAL: Final[Mapping[Kind, tuple[str, str]]] = {
     Kind.DATE: ("datetime", "v.year > 1"),
     Kind.BOOL: ("bool", "True"),
     Kind.NUMBER: ("float", "-INF < v < INF"),
-    Kind.INT: ("int", "-LIMIT < v < LIMIT and v != NIL_INT"),
+    Kind.INT: ("int", "-LIMIT <= v < LIMIT and v != NIL_INT"),
 }
 
 
@@ -223,7 +223,7 @@ def _int(value: Value) -> Value:
         value = int(value) if type(value) is float and value.is_integer() else to_int(value)
         if value is MISSING:
             return MISSING
-    return value if -_INT_LIMIT < value < _INT_LIMIT else MISSING
+    return value if -_INT_LIMIT <= value < _INT_LIMIT else MISSING
 
 
 def _number(value: Value) -> Value:

@@ -89,12 +89,12 @@ def epoch_date(milliseconds: float) -> datetime | Missing:
 def to_int(value: Value) -> int | Missing:
     """Gives a whole number (64 bits): text may be money, "$5,555.75" is 5555; a list gives its first element.
 
-    A time gives epoch milliseconds. Fractions are cut off.
+    A time gives epoch milliseconds. Fractions are cut off. What does not fit into 64 bits gives nothing.
     """
     if isinstance(value, bool):
         return MISSING
     if isinstance(value, int):
-        return value
+        return value if INT_MIN <= value <= INT_MAX else MISSING
     if isinstance(value, float):
         return _whole(value)
     if isinstance(value, datetime):

@@ -166,13 +166,20 @@ _COMPARE: Final[dict[str, Rule]] = {
 # ---- arithmetic ----------------------------------------------------------------------------------------
 
 
+def _is_whole(number: int) -> bool:
+    return _INT_MIN <= number <= _INT_MAX
+
+
 def _whole(number: int) -> Value:
-    return number if _INT_MIN <= number <= _INT_MAX else MISSING
+    return number if _is_whole(number) else MISSING
 
 
 def _calculate(operator: str, left: Any, right: Any) -> Value:
-    """Arithmetic of two numbers: integers stay integers; division truncates, by zero it is not evaluable."""
-    if left.__class__ is INT and right.__class__ is INT:
+    """Arithmetic of two numbers: integers stay integers; division truncates, by zero it is not evaluable.
+
+    Integers of data beyond 64 bits are numbers.
+    """
+    if left.__class__ is INT and right.__class__ is INT and _is_whole(left) and _is_whole(right):
         if operator in {"/", "%"}:
             if right == 0:
                 return MISSING

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from streams.ql.coerce import text_of_date, to_bool, to_date, to_int, to_number, to_text
+from streams.ql.coerce import INT_MAX, INT_MIN, text_of_date, to_bool, to_date, to_int, to_number, to_text
 from streams.ql.kinds import Kind, element, is_list, is_map, kind_named
 from streams.ql.missing import MISSING, Missing, Value, is_nil
 
@@ -62,8 +62,11 @@ def plain(value: Value) -> Any:
 def kind_of(value: Value) -> str:
     """Gives the kind of a value by its name; `nil` for None and MISSING.
 
-    A list or map whose members are not all of one of the listed kinds is `[]value` or `map[string]value`.
+    A list or map whose members are not all of one of the listed kinds is `[]value` or `map[string]value`. An integer
+    beyond 64 bits is a number.
     """
+    if type(value) is int and not INT_MIN <= value <= INT_MAX:
+        return Kind.NUMBER.value
     simple = _KINDS.get(type(value))
     if simple is not None:
         return simple
@@ -81,10 +84,6 @@ def kind_of(value: Value) -> str:
     return "nil"
 
 
-def _whole(value: Any) -> Value:
-    return value if type(value) is int else to_int(value)
-
-
 def _number(value: Any) -> Value:
     return value if type(value) is float and not math.isnan(value) else to_number(value)
 
@@ -94,7 +93,7 @@ def _text(value: Any) -> Value:
 
 
 _SCALARS: Final[dict[str, Callable[[Any], Value]]] = {
-    Kind.INT: _whole,
+    Kind.INT: to_int,
     Kind.NUMBER: _number,
     Kind.BOOL: to_bool,
     Kind.DATE: to_date,

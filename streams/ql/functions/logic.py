@@ -146,7 +146,7 @@ def all_(x: Value, *more: Value) -> bool:
     for each in (x, *more):
         if is_nil(each) or each is False:
             return False
-        if isinstance(each, int | float) and not isinstance(each, bool) and to_int(each) != 0:
+        if isinstance(each, int | float) and not isinstance(each, bool) and each != 0:
             return False
     return True
 
@@ -195,9 +195,9 @@ def _equal(left: Value, right: Value) -> bool | Missing:
             return left == to_text(right)
         case bool():
             return left is to_bool(right)
-        case int():
+        case int() if to_int(left) is not MISSING:
             return left == to_int(right)
-        case float():
+        case int() | float():
             return left == to_number(right)
         case datetime():
             return left == to_date(right)

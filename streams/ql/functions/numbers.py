@@ -124,6 +124,8 @@ def cast(x: Value, kind: Value) -> Value:
 )
 def unsign(x: Value) -> str | Missing:
     """Gives a signed 64-bit number as the text of the unsigned one with the same bits."""
+    if x.__class__ is int and 0 <= x < 2**64:  # also one that is unsigned already
+        return str(x)
     number = to_int(x)
     return number if isinstance(number, Missing) else str(number % 2**64)
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from streams.ql.nodes import Query
 from streams.ql.printer import print_node, print_query
-from streams.schema import Field, Schema
+from streams.schema import Field, Schema, stated_operator
 
 Status: TypeAlias = Literal["new", "modified", "deleted", "unmodified"]
 #: What becomes of the values that profiles hold of a field: there are none yet (a field that comes back shows what it
@@ -81,7 +81,7 @@ class Document:
 
     schema: Schema
     fields: Mapping[str, Properties]
-    #: By field, then by query.
+    #: By field, then by query. What a query does not state (kind, operator, …) is None here, not in the field.
     mappings: Mapping[str, Mapping[str, Properties]]
     queries: Mapping[str, Properties]
 
@@ -99,6 +99,10 @@ def document(queries: Sequence[Query], schema: Schema) -> Document:
                 "expr": print_node(column.expr),
                 "guard_expr": None if column.guard is None else print_node(column.guard),
                 "by": column.name in query.by,
+                "kind": column.kind,
+                "merge_op": stated_operator(column),
+                "capacity": column.capacity,
+                "keep_days": column.keep_days,
             }
     return Document(
         schema,

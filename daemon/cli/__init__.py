@@ -25,6 +25,7 @@ GROUPS: dict[str, str] = {
     "subscription": "Subscriptions: how far each destination is.",
     "stream": "Streams: what arrives.",
     "rule": "Routing rules: which stream an event goes to.",
+    "schema": "The schema: what fields profiles have, its versions, and what differs.",
     "profile": "Profiles: what is known of a person.",
     "job": "Jobs: what is sent where.",
     "audience": "Audiences (FilterQL): who is in what.",
@@ -34,6 +35,9 @@ GROUPS: dict[str, str] = {
     "token": "Make, list and revoke tokens.",
 }
 
+#: What a group does when none of its words follows it.
+DEFAULTS: dict[str, str] = {"schema": "show"}
+
 COMMANDS: dict[str, Entry] = {
     "apply": Entry("daemon.cli.applying:apply", "Makes the daemon's definitions those of a folder."),
     "audience delete": Entry(
@@ -41,6 +45,9 @@ COMMANDS: dict[str, Entry] = {
         "Deletes an audience; refused while an audience or a job depends on it.",
     ),
     "audience list": Entry("daemon.cli.definitions:audience_list", "Lists the audiences with their sizes."),
+    "audience preview": Entry(
+        "daemon.cli.schema:audience_preview", "Says who would enter and exit if a filter changed; saves nothing."
+    ),
     "audience put": Entry(
         "daemon.cli.definitions:audience_put", "Makes or replaces the audience in FILE (`-`: standard input)."
     ),
@@ -89,6 +96,10 @@ COMMANDS: dict[str, Entry] = {
     ),
     "query delete": Entry("daemon.cli.definitions:query_delete", "Deletes a query; what it has mapped stays."),
     "query list": Entry("daemon.cli.definitions:query_list", "Lists the queries (LQL)."),
+    "query diff": Entry("daemon.cli.schema:query_diff", "Says what queries would change in the schema; saves nothing."),
+    "query preview": Entry(
+        "daemon.cli.schema:query_preview", "Says who would enter and exit if queries changed; saves nothing."
+    ),
     "query put": Entry(
         "daemon.cli.definitions:query_put",
         "Makes or replaces the queries in FILE (`-`: standard input); applies to events from now on.",
@@ -109,9 +120,14 @@ COMMANDS: dict[str, Entry] = {
     ),
     "rule put": Entry("daemon.cli.definitions:rule_put", "Makes a routing rule, or replaces one."),
     "run": Entry("daemon.cli.run:run", "Run the daemon."),
-    "schema": Entry(
-        "daemon.cli.definitions:schema", "Shows the fields of profiles: kinds, merge operators, identities with ranks."
+    "schema diff": Entry(
+        "daemon.cli.schema:diff", "Says what differs between two versions, or would by queries and filters in files."
     ),
+    "schema revert": Entry("daemon.cli.schema:revert", "Makes the queries those of an earlier version again."),
+    "schema show": Entry(
+        "daemon.cli.schema:show", "Shows the fields of profiles: kinds, merge operators, identities with ranks."
+    ),
+    "schema versions": Entry("daemon.cli.schema:versions", "Lists the versions of the schema, the newest first."),
     "status": Entry("daemon.cli.definitions:status", "Says how far a running daemon is behind."),
     "stream events": Entry(
         "daemon.cli.definitions:stream_events", "Shows the latest events of a stream, a JSON object a line."
@@ -135,6 +151,13 @@ class Words(click.Group):
     def __init__(self, words: str = "", *, help_text: str | None = None) -> None:
         super().__init__(words.rpartition(" ")[2] or "cohortd", help=help_text, no_args_is_help=True)
         self._words = words
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the words; a group with a default takes it when none of its own comes first."""
+        default = DEFAULTS.get(self._words)
+        if default is not None and (not args or args[0] not in (*self.list_commands(ctx), "--help")):
+            args = [default, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Gives the next word of every command below this one."""

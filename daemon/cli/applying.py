@@ -10,7 +10,10 @@ import click
 
 from daemon.cli.client import Client, Refused, segment
 from daemon.cli.output import client_of, remote, show_json
+from daemon.cli.schema import PREVIEW_TIMEOUT_S
 
+#: Actions that change something.
+_CHANGES = frozenset({"create", "change", "delete"})
 _SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "red"), "blocked": ("!", "red")}
 
 
@@ -20,16 +23,16 @@ _SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "delete": ("-", "
 @remote
 def plan(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
     """Shows what `apply` would change, and what that does to memberships; changes nothing."""
-    client = client_of(**where)
+    client = client_of(**where, timeout_s=PREVIEW_TIMEOUT_S)
     steps = _steps(client, folder, prune=prune)
-    effects = {
-        step.name: _effect(client, step) for step in steps if step.kind == "audience" and step.action == "change"
-    }
+    told, refused = _effects(client, steps)
     if as_json:
-        show_json([_row(step, effects.get(step.name)) for step in steps])
+        show_json(_rows(steps, told, refused))
     else:
-        _show(steps, effects)
-    if any(step.action == "blocked" for step in steps):
+        _show(steps, told)
+        if refused:
+            click.secho(f"this would be refused:\n{refused}", fg="red", err=True)
+    if refused or any(step.action == "blocked" for step in steps):
         raise SystemExit(1)
 
 
@@ -45,19 +48,50 @@ def apply(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
     if blocked:
         words = "\n".join(f"{step.kind} {step.name}: {step.why}" for step in blocked)
         raise click.ClickException(f"nothing was applied\n{words}")
-    for step in steps:
+    if sum(step.kind == "query" and step.action in _CHANGES for step in steps) > 1:
+        _apply_queries(client, steps)
+        rest = [step for step in steps if step.kind != "query"]
+    else:
+        rest = steps
+    for step in rest:
         try:
             _apply(client, step)
         except Refused as error:
             file = f"{step.wanted.file}: " if step.wanted else ""
             raise click.ClickException(f"{file}{step.kind} {step.name}: {error.message}") from error
-        if step.action != "keep" and not as_json:
-            sign, colour = _SIGNS[step.action]
-            click.secho(f"{sign} {step.kind} {step.name}", fg=colour)
+        if not as_json:
+            _told(step)
     if as_json:
-        show_json([_row(step, None) for step in steps])
+        show_json([_row(step, {}) for step in steps])
     elif all(step.action == "keep" for step in steps):
         click.echo("nothing to change")
+
+
+def _apply_queries(client: Client, steps: list[Any]) -> None:
+    """Stores and deletes queries together: what they say of a field may only go together."""
+    change = _query_change(steps)
+    try:
+        client.call("POST", "/api/query", json=change)
+    except Refused as error:
+        files = ", ".join(sorted({step.wanted.file for step in steps if step.kind == "query" and step.wanted}))
+        raise click.ClickException(f"the queries were not stored ({files}): {error.message}") from error
+    for step in steps:
+        if step.kind == "query":
+            _told(step)
+
+
+def _query_change(steps: list[Any]) -> dict[str, Any]:
+    queries = [step for step in steps if step.kind == "query"]
+    return {
+        "queries": [step.wanted.text for step in queries if step.action in ("create", "change")],
+        "delete": [step.name for step in queries if step.action == "delete"],
+    }
+
+
+def _told(step: Any) -> None:
+    if step.action != "keep":
+        sign, colour = _SIGNS[step.action]
+        click.secho(f"{sign} {step.kind} {step.name}", fg=colour)
 
 
 def _steps(client: Client, folder: Path, *, prune: bool) -> list[Any]:
@@ -92,23 +126,62 @@ def _apply(client: Client, step: Any) -> None:
             client.call("POST", f"/v2/job/{segment(step.wanted.body['job_type'])}", json=body)
 
 
-def _effect(client: Client, step: Any) -> dict[str, Any]:
-    found: dict[str, Any] = client.call("POST", f"/v2/segment/{segment(step.name)}/preview", text=step.wanted.text)
-    return found
+def _effects(client: Client, steps: list[Any]) -> tuple[dict[str, Any], str]:
+    """Gives what the changes of queries and audiences together would do, and why they would be refused if so."""
+    filters = [step.wanted.text for step in steps if step.kind == "audience" and step.action in ("create", "change")]
+    change = _query_change(steps)
+    if not (filters or change["queries"] or change["delete"]):
+        return {}, ""
+    try:
+        told: dict[str, Any] = client.call("POST", "/api/query/_preview", json={**change, "filters": filters})
+    except Refused as error:
+        return {}, error.message
+    return told, ""
 
 
-def _row(step: Any, effect: dict[str, Any] | None) -> dict[str, Any]:
+def _rows(steps: list[Any], told: dict[str, Any], refused: str) -> list[dict[str, Any]]:
+    """Gives a row a step, and one for each other audience that would move."""
+    rows = [_row(step, told) for step in steps]
+    shown = {step.name.lower() for step in steps if step.kind == "audience"}
+    for each in told.get("audiences", ()):
+        if each["slug"] not in shown and (each["enters"] or each["exits"]):
+            effect = _effect(told, each["slug"])
+            rows.append({"action": "keep", "kind": "audience", "name": each["slug"], "effect": effect})
+    return [*rows, {"action": "blocked", "kind": "folder", "name": "", "why": refused}] if refused else rows
+
+
+def _row(step: Any, told: dict[str, Any]) -> dict[str, Any]:
     row = {"action": step.action, "kind": step.kind, "name": step.name}
     if step.wanted is not None:
         row["file"] = step.wanted.file
     if step.why:
         row["why"] = step.why
-    if effect is not None:
-        row["effect"] = {key: effect[key] for key in ("enters", "exits", "size", "jobs")}
+    if step.kind == "audience" and (effect := _effect(told, step.name)) is not None:
+        row["effect"] = effect
+    if step.kind == "query" and step.action in _CHANGES and told:
+        row["fields"] = _fields(told, step.name)
     return row
 
 
-def _show(steps: list[Any], effects: dict[str, dict[str, Any]]) -> None:
+def _effect(told: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Gives who would move in an audience, and the jobs that would send it."""
+    slug = name.lower()
+    found = next((each for each in told.get("audiences", ()) if slug in (each["slug"], each["name"].lower())), None)
+    if found is None:
+        return None
+    jobs = [job for job in told["jobs"] if found["slug"] in job["audiences"]]
+    return {**{key: found[key] for key in ("enters", "exits", "size")}, "jobs": jobs}
+
+
+def _fields(told: dict[str, Any], alias: str) -> list[dict[str, Any]]:
+    """Gives the fields that a query changes."""
+    fields = told.get("schema", {}).get("fields", ())
+    return [field for field in fields if any(mapping["query"] == alias for mapping in field["mappings"])]
+
+
+def _show(steps: list[Any], told: dict[str, Any]) -> None:
+    from daemon.cli import differences
+
     changes = [step for step in steps if step.action != "keep"]
     for step in changes:
         sign, colour = _SIGNS[step.action]
@@ -119,13 +192,29 @@ def _show(steps: list[Any], effects: dict[str, dict[str, Any]]) -> None:
             )
             for line in list(lines)[2:]:
                 click.echo(f"    {line}")
+        if step.kind == "query" and step.action in _CHANGES:
+            for field in _fields(told, step.name):
+                differences.show_field(field, "    ")
         if step.action == "change" and step.kind == "query":
             click.echo("    applies to events from then on; profiles keep what they have")
-        effect = effects.get(step.name) if step.kind == "audience" else None
+        effect = _effect(told, step.name) if step.kind == "audience" else None
         if effect is not None:
-            sends = f"; sent by {', '.join(job['label'] for job in effect['jobs'])}" if effect["jobs"] else ""
-            click.echo(f"    {effect['enters']:,} would enter, {effect['exits']:,} would exit{sends}")
+            _show_effect(effect)
+    shown = {step.name.lower() for step in changes if step.kind == "audience"}
+    others = [each for each in told.get("audiences", ()) if each["slug"] not in shown and each["name"] not in shown]
+    for each in others:
+        effect = _effect(told, each["slug"])
+        if effect is not None and (effect["enters"] or effect["exits"]):
+            click.echo(f"  audience {each['slug']} moves with it")
+            _show_effect(effect)
     kept = len(steps) - len(changes)
     click.echo(
         f"{len(changes)} to change, {kept} as they are" if changes else f"nothing to change ({kept} as they are)"
     )
+
+
+def _show_effect(effect: dict[str, Any]) -> None:
+    from daemon.cli import differences
+
+    labels = ", ".join(job["label"] for job in effect["jobs"])
+    click.echo(f"    {differences.moved(effect)}{f'; sent by {labels}' if labels else ''}")

@@ -22,8 +22,8 @@ TIMEOUT_S = 60.0
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket; opened relative to its folder, because a socket's path may have 107 bytes only."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -47,19 +47,22 @@ class Refused(click.ClickException):
 class Client:
     """One daemon to talk to. `call` gives the reply's `data`; errors end the command with the daemon's own words."""
 
-    def __init__(self, data_dir: Path, url: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, url: str | None = None, token: str | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self.data_dir = data_dir
         self.url = url
         self.token = token
+        self.timeout_s = timeout_s
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         if self.url is None:
-            return _UnixConnection(self.data_dir / "control.sock"), ""
+            return _UnixConnection(self.data_dir / "control.sock", self.timeout_s), ""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise click.BadParameter(f"{self.url!r} is not an address; give http://HOST:PORT or https://HOST:PORT")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname, parts.port, timeout=TIMEOUT_S), parts.path.rstrip("/")
+        return kind(parts.hostname, parts.port, timeout=self.timeout_s), parts.path.rstrip("/")
 
     def exchange(
         self,
@@ -140,6 +143,6 @@ def _words(reply: Mapping[str, Any], status: int) -> str:
         place = error.get("loc")
         place = ".".join(str(part) for part in place) if isinstance(place, list) else str(place or "")
         line = f"{place}: {error.get('msg')}" if place else str(error.get("msg"))
-        if line not in words[0]:
+        if str(error.get("msg")) not in words[0]:
             words.append(f"  {line}")
     return "\n".join(words)

@@ -1,6 +1,6 @@
 """Commands on what a running daemon has defined, and on what came of it.
 
-`cohortd query`, `audience`, `rule`, `stream`, `schema`, `profile`, `subscription`, `job`.
+`cohortd query`, `audience`, `rule`, `stream`, `profile`, `subscription`, `job`; what would change stands in `schema`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def query_show(alias: str, as_json: bool, **where: Any) -> None:
 
 @click.command("put")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--description", help="What for; kept with the version of the schema.")
 @remote
-def query_put(file: TextIO, as_json: bool, **where: Any) -> None:
-    """Makes or replaces the queries in FILE (`-`: standard input); applies to events from now on."""
-    made = client_of(**where).call("POST", "/api/query", text=_text(file))
+def query_put(file: TextIO, description: str | None, as_json: bool, **where: Any) -> None:
+    """Makes or replaces the queries in FILE (`-`: standard input), all or none; applies to events from now on."""
+    made = client_of(**where).call("POST", "/api/query", text=_text(file), params={"description": description})
     for row in made if isinstance(made, list) else [made]:
         show_facts(row, as_json=as_json)
 
@@ -56,10 +57,11 @@ def query_validate(file: TextIO, as_json: bool, **where: Any) -> None:
 
 @click.command("delete")
 @click.argument("alias")
+@click.option("--description", help="What for; kept with the version of the schema.")
 @remote
-def query_delete(alias: str, as_json: bool, **where: Any) -> None:
+def query_delete(alias: str, description: str | None, as_json: bool, **where: Any) -> None:
     """Deletes a query; what it has mapped stays."""
-    client_of(**where).call("DELETE", f"/api/query/{segment(alias)}")
+    client_of(**where).call("DELETE", f"/api/query/{segment(alias)}", params={"description": description})
     _done(f"query {alias} deleted", as_json=as_json)
 
 
@@ -226,16 +228,6 @@ def stream_rejects(name: str, limit: int, as_json: bool, **where: Any) -> None:
     """Shows what was refused on a stream, and why."""
     rows = client_of(**where).call("GET", f"/v2/stream/{segment(name)}/rejects", params={"limit": limit})
     show_rows(rows, tuple(rows[0]) if rows else (), as_json=as_json, title=f"rejects on {name}")
-
-
-@click.command("schema")
-@click.argument("table", default="user")
-@remote
-def schema(table: str, as_json: bool, **where: Any) -> None:
-    """Shows the fields of profiles: kinds, merge operators, identities with ranks."""
-    found = client_of(**where).call("GET", f"/v2/schema/{segment(table)}")
-    columns = ("name", "kind", "merge_op", "is_identifier", "rank", "capacity", "keep_days", "queries")
-    show_rows(found["fields"], columns, as_json=as_json, title="fields")
 
 
 @click.command("show")

@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.client import Client
+from daemon.cli.client import TIMEOUT_S, Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,11 +32,12 @@ def remote(command: F) -> F:
     return command
 
 
-def client_of(data_dir: Path | None, url: str | None, token: str | None) -> Client:
-    """Gives the client that the common options name."""
+def client_of(data_dir: Path | None, url: str | None, token: str | None, *, timeout_s: float = TIMEOUT_S) -> Client:
+    """Gives the client that the common options name. `timeout_s`: how long an answer may take."""
     from daemon.settings import load
 
-    return Client(load(flags={"data_dir": data_dir} if data_dir else None).data_dir, url, token)
+    folder = load(flags={"data_dir": data_dir} if data_dir else None).data_dir
+    return Client(folder, url, token, timeout_s=timeout_s)
 
 
 def show_json(value: object) -> None:

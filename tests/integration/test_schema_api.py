@@ -36,7 +36,17 @@ async def test_the_schema_is_a_document_with_a_version(tmp_path, open_daemon):
         spent = fields(shown)["spent"]
         assert (spent["kind"], spent["merge_op"], spent["queries"]) == ("number", "sum", ["shop"])
         assert spent["mappings"] == [
-            {"query": "shop", "stream": "web", "expr": "sum(amount)", "guard_expr": None, "by": False}
+            {
+                "query": "shop",
+                "stream": "web",
+                "expr": "sum(amount)",
+                "guard_expr": None,
+                "by": False,
+                "kind": "number",
+                "merge_op": "sum",
+                "capacity": None,
+                "keep_days": None,
+            }
         ]
         assert shown["identities"] == [{"field": "user_id", "rank": 0, "single": True}]
         assert (await opened.get("/v2/schema/nothing")).status == 404

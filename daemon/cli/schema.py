@@ -42,6 +42,8 @@ def show(version: int | None, as_json: bool, **where: Any) -> None:
     click.echo(f"version {found['version']}, {_cause(found)}" if found["version"] else "version 0: no query was made")
     columns = ("name", "kind", "merge_op", "is_identifier", "rank", "capacity", "keep_days", "queries")
     show_rows(found["fields"], columns, as_json=False, title="fields")
+    for each in found.get("query_texts", ()):
+        click.echo(f"\n{each['alias']}:\n{each['text'].strip()}")
 
 
 @click.command("versions")

@@ -33,7 +33,7 @@ from daemon.store.migrate import Name, NewerFileError, migrate
 from daemon.store.tokens import Tokens
 from daemon.web import api, auth, collect, server
 from daemon.web.services import Services
-from streams.identity import Limits
+from streams.guards import Limits
 
 try:
     import uvloop

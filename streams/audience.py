@@ -66,7 +66,7 @@ class AudienceSet:
         The caller has let expired elements go first (`Profile.expire`) where the schema has any.
         """
         if self.reads_meta:
-            profile.refresh_meta()
+            profile.refresh_meta(self._schema)
         values = profile.values
         evaluate = self._evaluate
         result = []
@@ -81,7 +81,7 @@ class AudienceSet:
         What `evaluate` gives, at a fraction of its cost for the same `numbers` again and again.
         """
         if self.reads_meta:
-            profile.refresh_meta()
+            profile.refresh_meta(self._schema)
         values = profile.values
         fused = self._fused.get(numbers, ())
         found = 0
@@ -112,7 +112,7 @@ class AudienceSet:
         Audiences that time cannot change are skipped. When a timer fires, ask for `timed`.
         """
         if self.reads_meta:
-            profile.refresh_meta()
+            profile.refresh_meta(self._schema)
         first: datetime | None = None
         values: Mapping[str, Value] = profile.values
         boundary = self._boundary

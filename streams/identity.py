@@ -11,23 +11,17 @@ The result depends on the order of events, on nothing else: the same order gives
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from streams import stitches
+from streams.guards import Limits, Windows
 from streams.mapping import Key, Mapped, Refusal
 from streams.merge import Value
 from streams.profile import Profile
 from streams.schema import Schema
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`keys`: what one profile can be known by; a guard against a client that gives everybody the same key."""
-
-    keys: int = 50
-
-
 DEFAULT_LIMITS: Final = Limits()
+_NO_WINDOWS: Final[Windows] = {}
 
 
 class Resolution(NamedTuple):
@@ -35,6 +29,7 @@ class Resolution(NamedTuple):
 
     `keys` are the event's accepted keys, its home first; `attach` those of them that are new. `absorb` are the
     profiles that end in `profile`: all their keys are then its keys. `values` are the contributions that are left.
+    `joins` are the stitches that a limit counts.
     """
 
     profile: Profile
@@ -43,6 +38,7 @@ class Resolution(NamedTuple):
     absorb: tuple[Profile, ...]
     refused: tuple[Refusal, ...]
     values: list[tuple[str, Value]]
+    joins: stitches.Joins | None = None
 
 
 def resolve(
@@ -52,10 +48,13 @@ def resolve(
     create: Callable[[], Profile],
     *,
     limits: Limits = DEFAULT_LIMITS,
+    windows: Windows = _NO_WINDOWS,
+    at_us: int = 0,
 ) -> Resolution:
     """Finds the profile of an event. `owner` gives the profile that has a key, `create` a new one with the next id.
 
-    Changes nothing. The first key is never refused, so every event with a key has a profile.
+    Changes nothing. The first key is never refused, so every event with a key has a profile. `windows` limits how
+    often keys may be stitched (`Guards.windows`), `at_us` is when the event was received.
     """
     keys, values, refused = mapped
     profile = owner(keys[0])
@@ -69,7 +68,7 @@ def resolve(
                 break
         else:
             return Resolution(profile, keys, (), (), refused, values)
-    return _unite(schema, mapped, owner, create, limits)
+    return _unite(schema, mapped, owner, create, limits, windows, at_us)
 
 
 def _unite(
@@ -78,20 +77,23 @@ def _unite(
     owner: Callable[[Key], Profile | None],
     create: Callable[[], Profile],
     limits: Limits,
+    windows: Windows,
+    at_us: int,
 ) -> Resolution:
     """Goes through the keys by rank, and takes each that fits to what is united so far."""
     singles = schema.singles
     members: list[Profile] = []
-    accepted: list[Key] = []
+    accepted: list[tuple[Key, Profile | None]] = []
+    joins: dict[tuple[str, str, str], None] = {}
     attach: list[Key] = []
     refused = list(mapped.refused)
     held: dict[str, str] = {}  # the single values of what is united so far
     count = 0
-    for key in mapped.keys:
+    for key in stitches.coolest_first(mapped.keys, owner, windows, at_us) if windows else mapped.keys:
         name, text = key
         other = owner(key)
         if other is not None and any(other is member for member in members):
-            accepted.append(key)
+            accepted.append((key, other))
             continue
         theirs = {name: text} if name in singles else {}
         added = 1
@@ -104,9 +106,14 @@ def _unite(
         if accepted and count + added > limits.keys:
             refused.append(Refusal(key, "limit"))
             continue
+        if accepted and (reason := stitches.barred(key, other, accepted, windows, at_us)) is not None:
+            refused.append(Refusal(key, reason))
+            continue
+        if windows:
+            joins.update(dict.fromkeys(stitches.joined(key, other, accepted, windows)))
         held |= theirs
         count += added
-        accepted.append(key)
+        accepted.append((key, other))
         if other is None:
             attach.append(key)
         else:
@@ -114,11 +121,12 @@ def _unite(
     profile = min(members, key=_age, default=None) or create()
     return Resolution(
         profile=profile,
-        keys=tuple(accepted),
+        keys=tuple(key for key, _ in accepted),
         attach=tuple(attach),
         absorb=tuple(sorted((member for member in members if member is not profile), key=_age)),
         refused=tuple(refused),
         values=_without(mapped.values, refused),
+        joins=stitches.Joins((*joins,), at_us - max(each[1] for each in windows.values())) if joins else None,
     )
 
 

@@ -1,16 +1,18 @@
 """From an event to what it contributes to a profile: each query on its stream, compiled.
 
 A contribution is a field's name and a typed value. Columns named in BY give keys: normalised, guarded against values
-that identify nobody, ranked. An event without a usable key contributes nothing.
+that identify nobody, ranked. An event without a usable key contributes nothing; what was refused of it is counted.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from streams.guards import NO_GUARDS, Guards
 from streams.merge import MOMENTS, SETS, moment
 from streams.ql.coerce import text_of_date, to_bool, to_date, to_int, to_number, to_text
 from streams.ql.compiler import Sink, compile_into
@@ -24,18 +26,16 @@ Key: TypeAlias = tuple[str, str]
 #: From a value of the languages to one of a field's kind; MISSING where there is none to be had.
 Coerce: TypeAlias = Callable[[Value], Value]
 
-#: Longest text of a key, in bytes of UTF-8.
-KEY_BYTES: Final = 256
 _INT_LIMIT: Final = 1 << 63
-#: Values that clients send for want of an identity. Compared without case; zeros and dashes alone are as well none.
-NOBODY: Final = frozenset(
-    {"null", "nil", "none", "undefined", "nan", "n/a", "(null)", "<null>", "{}", "[]", "[object object]"}
-    | {"unknown", "anonymous", "guest", "distinct_id", "distinctid", "not_authenticated", "true", "false"}
-)
 
 
 class Refusal(NamedTuple):
-    """A key that was not taken, and why: `blocked`, `too_long`, `conflict`, `limit`."""
+    """A key that was not taken, and why.
+
+    `blocked` and `too_long`: it can identify nobody. `conflict`: its profile has another value of a single-valued
+    identity. `limit`: the profile would be known by too many keys. `window`: it was stitched too often lately. `split`:
+    somebody took the two apart.
+    """
 
     key: Key
     reason: str
@@ -59,10 +59,12 @@ _Run: TypeAlias = Callable[[Mapping[str, Any], datetime], Mapped | None]
 class Mapper:
     """Maps the events of all streams. Pure: the same event gives the same contributions."""
 
-    def __init__(self, schema: Schema, queries: Sequence[Query]) -> None:
+    def __init__(self, schema: Schema, queries: Sequence[Query], guards: Guards = NO_GUARDS) -> None:
+        #: Refused keys of events that had no other, by field and reason, for whoever counts them: take and clear.
+        self.lost: Counter[tuple[str, str]] = Counter()
         runs: dict[str, list[_Run]] = {}
         for query in queries:
-            runs.setdefault(query.stream, []).append(compile_into(query, _sink(schema, query))[0])
+            runs.setdefault(query.stream, []).append(compile_into(query, _sink(schema, query, guards, self._lose))[0])
         self._runs = {stream: tuple(each) for stream, each in runs.items()}
 
     @property
@@ -85,26 +87,21 @@ class Mapper:
         now = moment(event_us)
         return [mapped for run in runs if (mapped := run(body, now)) is not None]
 
-
-def unusable(text: str) -> str | None:
-    """Says why a text cannot be a key (`blocked`, `too_long`), or None when it can."""
-    if len(text) > KEY_BYTES or (len(text) * 4 > KEY_BYTES and len(text.encode()) > KEY_BYTES):
-        return "too_long"
-    if text.lower() in NOBODY or (text[0] in "0-." and not text.strip("0-. ")):
-        return "blocked"
-    return None
+    def _lose(self, refused: list[Refusal]) -> None:
+        for (name, _), reason in refused:
+            self.lost[name, reason] += 1
 
 
 # --- what a query does with the values of its columns
 
 
-def _sink(schema: Schema, query: Query) -> Sink:
+def _sink(schema: Schema, query: Query, guards: Guards, lose: Callable[[list[Refusal]], None]) -> Sink:
     """Source that makes a `Mapped` of a query's columns, or None without a key.
 
     Written out for each column: the usual class of its kind is taken as it is, all else through its `coercer`.
     """
     names: dict[str, Any] = {
-        "Mapped": Mapped, "NOBODY": NOBODY, "unusable": unusable, "refuse": Refusal, "take_keys": _take_keys,
+        "Mapped": Mapped, "refuse": Refusal, "take_keys": _take_keys, "lose": lose,
         "datetime": datetime, "INF": math.inf, "LIMIT": _INT_LIMIT,
     }  # fmt: skip
     columns: list[list[str]] = []
@@ -119,11 +116,15 @@ def _sink(schema: Schema, query: Query) -> Sink:
             ranks.append(field.rank or 0)
             names[to] = _SINGLE_KEYS[kind] if field.single else _strings_key
             several = several or not field.single
-            columns.append(_key_lines(name, to, single=field.single, text=kind == Kind.STRING))
+            names |= {f"nobody{place}": guards.nobody(column.name), f"unusable{place}": guards.unusable(column.name)}
+            lines = _key_lines(
+                place, single=field.single, text=kind == Kind.STRING, globs=guards.has_globs(column.name)
+            )
+            columns.append(lines)
         else:
             names[to] = coercer(kind)
             columns.append(_value_lines(name, to, kind, column, count=field.merge_op == "count"))
-    after = ["if not keys: return None"]
+    after = ["if not keys: return lose(refused) if refused else None"]
     if ranks != sorted(ranks):
         names["rank"] = {each.name: each.rank or 0 for each in schema.identities}
         after.append("keys.sort(key=lambda key: rank[key[0]])")
@@ -137,23 +138,35 @@ def _sink(schema: Schema, query: Query) -> Sink:
 _SOME: Final = "v is not None and v is not M and not nil(v)"
 
 
-def _key_lines(name: str, to: str, *, single: bool, text: bool) -> list[str]:
+def _key_lines(place: int, *, single: bool, text: bool, globs: bool) -> list[str]:
+    name, to, unusable = f"name{place}", f"to{place}", f"unusable{place}"
     if not single:
-        return [f"if {_SOME}:", f"    v = take_keys({name}, {to}(v), keys, refused)", f"    if v: add(({name}, v))"]
+        return [
+            f"if {_SOME}:",
+            f"    v = take_keys({name}, {to}(v), keys, refused, {unusable})",
+            f"    if v: add(({name}, v))",
+        ]
     taken = ["if v.__class__ is str: v = v.strip() or M", f"elif {_SOME}: v = {to}(v)"]
+    # Most keys are seen to be usable at once.
+    usual = f"len(v) < 64 and v[0] not in '0-.' and v.lower() not in nobody{place}"
+    judged = (
+        [f"    reason = {unusable}(v)"]
+        if globs
+        else [f"    if {usual}: reason = None", f"    else: reason = {unusable}(v)"]
+    )
     return [
         *(taken if text else [f"if {_SOME}: v = {to}(v)"]),
         "else: v = M",
         "if v is not M:",
-        # Most keys are seen to be usable at once.
-        "    if len(v) < 64 and v[0] not in '0-.' and v.lower() not in NOBODY: reason = None",
-        "    else: reason = unusable(v)",
+        *judged,
         f"    if reason is None: keys.append(({name}, v))",
         f"    else: refused.append(refuse(({name}, v), reason))",
     ]
 
 
-def _take_keys(name: str, texts: Value, keys: list[Key], refused: list[Refusal]) -> list[str]:
+def _take_keys(
+    name: str, texts: Value, keys: list[Key], refused: list[Refusal], unusable: Callable[[str], str | None]
+) -> list[str]:
     """Sorts the texts of an identity of several values into keys and refusals; gives the usable ones."""
     good: list[str] = []
     for text in texts or ():

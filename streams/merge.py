@@ -44,6 +44,7 @@ from streams.merge_state import (
 from streams.ql.kinds import Kind, is_map
 
 __all__ = [
+    "DAY_US",
     "MOMENTS",
     "SETS",
     "Merge",

@@ -11,6 +11,7 @@ call of orjson each:
 | `h` | the home fragment: the key of highest rank in the first event, `[field, value]` |
 | `p` | only once events came from several home fragments: `[[field, value, f, m], …]`, each fragment's own part |
 | `e` | only if there are any: the links `[field, value, field, value, lane, position]`, and the event that made each |
+| `s` | only if there is any: what is remembered of stitches (`stitches.py`) |
 
 Parts and links keep a stitch undoable. All times are microseconds since the epoch.
 """
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
-from streams.merge import State, Value, moment
+from streams import stitches
+from streams.merge import DAY_US, State, Value, moment
 from streams.ql.coerce import text_of_date
 from streams.ql.missing import MISSING
 from streams.schema import Schema
@@ -52,6 +54,9 @@ META_NAMES: Final = (
     "_streamnames",
     "_num_aliases",
     "_num_conflicts",
+    "_num_days",
+    "_uid",
+    "_split",
 )
 
 
@@ -63,7 +68,9 @@ class Profile:
     that a capacity pushed out since the caller last emptied the list: they must lose their identity rows.
     """
 
-    __slots__ = ("_tail", "dropped", "edges", "fields", "home", "id", "keys", "last", "meta", "parts", "values")
+    __slots__ = (
+        "_tail", "dropped", "edges", "fields", "home", "id", "keys", "last", "memory", "meta", "parts", "values",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -75,6 +82,7 @@ class Profile:
         home: Key | None = None,
         parts: dict[Key, Part] | None = None,
         edges: list[list[Any]] | None = None,
+        memory: stitches.Memory | None = None,
     ) -> None:
         self.id = id
         self.fields = fields
@@ -83,6 +91,7 @@ class Profile:
         self.home = home
         self.parts = parts
         self.edges = edges
+        self.memory = memory
         self.values: dict[str, Value] = {}
         self.last: Position | None = None
         self.dropped: list[Key] = []
@@ -106,7 +115,7 @@ class Profile:
         """
         linked = 0
         if resolution.attach or resolution.absorb or resolution.refused:
-            linked = self._link(schema, resolution, position)
+            linked = self._link(schema, resolution, position, received_us)
         home = resolution.keys[0]
         part: Part | None = None
         if home != self.home:
@@ -164,6 +173,8 @@ class Profile:
         seldom: dict[str, Any] = {"k": self.keys, "h": self.home}
         if self.edges is not None:
             seldom["e"] = self.edges
+        if self.memory:
+            seldom["s"] = self.memory
         return b"," + orjson.dumps(seldom)[1:]
 
     def _clean(self) -> None:
@@ -171,6 +182,7 @@ class Profile:
         self.fields, self.keys, self.meta = _clean(self.fields), _clean(self.keys), _clean(self.meta)
         self.home = None if self.home is None else _clean_key(self.home)
         self.edges = _clean(self.edges)
+        self.memory = _clean(self.memory)
         if self.parts is not None:
             self.parts = {_clean_key(home): (_clean(part[0]), _clean(part[1])) for home, part in self.parts.items()}
 
@@ -199,9 +211,12 @@ class Profile:
                 due = oldest + slot.keep_us + 1
         return due
 
-    def refresh_meta(self) -> None:
+    def refresh_meta(self, schema: Schema) -> None:
         """Writes the meta fields into `values`; for filters that read them."""
-        self.values.update(meta_values(self.id, self.meta, self.keys))
+        meta = meta_of(self)
+        if "_uid" in schema.fields:  # queries map it from events, and then it is theirs
+            meta.pop("_uid", None)
+        self.values.update(meta)
 
     def all_keys(self) -> list[Key]:
         """Gives every key that this profile is found by."""
@@ -213,10 +228,12 @@ class Profile:
 
     # --- stitching
 
-    def _link(self, schema: Schema, resolution: Resolution, position: Position) -> int:
+    def _link(self, schema: Schema, resolution: Resolution, position: Position, received_us: int) -> int:
         """Attaches the new keys and takes the absorbed profiles in; leaves a link for each key of the event."""
         mask = 0
-        self.meta[CONFLICTS] += sum(refusal.reason == "conflict" for refusal in resolution.refused)
+        if resolution.refused:
+            self._tail = None
+            self.meta[CONFLICTS] += stitches.note_refusals(self, resolution.refused, position, received_us)
         if not (resolution.attach or resolution.absorb):
             return 0
         self._tail = None
@@ -232,6 +249,8 @@ class Profile:
                 self.edges = []
             known = {(*edge[:4],) for edge in self.edges}
             self.edges += [[*home, *key, *position] for key in others if (*home, *key) not in known]
+        if resolution.joins is not None:
+            stitches.note_joins(self, resolution.joins, received_us)
         return mask
 
     def _attach(self, schema: Schema, key: Key) -> int:
@@ -271,6 +290,7 @@ class Profile:
             mine_texts += [text for text in texts if text not in mine_texts]
         if other.edges:
             self.edges = [*(self.edges or ()), *other.edges]
+        self.memory = stitches.united(self.memory, other.memory)
         _merge_meta(self.meta, other.meta)
         self.dropped += other.dropped
         before = {
@@ -306,10 +326,38 @@ class Profile:
             texts = self.keys.get(slot.name)
             if texts is None or len(texts) <= slot.capacity:
                 continue
-            self._tail = None
             kept = self.fields.get(slot.key, {})
-            self.dropped += [(slot.name, text) for text in texts if text not in kept]
-            self.keys[slot.name] = [text for text in texts if text in kept]
+            self.let_go(schema, [(slot.name, text) for text in texts if text not in kept])
+
+    def let_go(self, schema: Schema, keys: Collection[Key]) -> None:
+        """Gives up keys: the profile is not found by them any more, and their links go. All values stay.
+
+        What they gave as home fragments counts to the home fragment from then on: it cannot be split off any more.
+        At least one key must be left.
+        """
+        self._tail = None
+        self.dropped += keys
+        for name in {name for name, _ in keys}:
+            self.keys[name] = [text for text in self.keys[name] if (name, text) not in keys]
+            if not self.keys[name]:
+                del self.keys[name]
+        if self.home in keys:
+            ranked = [(each.name, text) for each in schema.identities for text in self.keys.get(each.name, ())]
+            known = [key for key in ranked if self.parts is not None and key in self.parts]
+            self.home = next(iter(known or ranked or self.all_keys()), None)
+        if self.edges is not None:
+            gone = {*map(tuple, keys)}
+            self.edges = [each for each in self.edges if gone.isdisjoint({(*each[:2],), (*each[2:4],)})] or None
+        if self.parts is None or self.home is None:
+            return
+        for key in keys:
+            part = self.parts.pop(key, None)
+            if part is not None:
+                mine = self.parts.setdefault(self.home, ({}, [*part[1][:2], 0, 0, []]))
+                _merge_states(schema, mine[0], part[0])
+                _merge_meta(mine[1], part[1])
+        if self.parts.keys() == {self.home}:
+            self.parts = None
 
 
 def new(id: int, created_us: int) -> Profile:  # noqa: A002
@@ -332,6 +380,7 @@ def load(schema: Schema, id: int, body: str | bytes | dict[str, Any]) -> Profile
         home=None if home is None else (home[0], home[1]),
         parts=None if parts is None else {(part[0], part[1]): (part[2], part[3]) for part in parts},
         edges=stored.get("e"),
+        memory=stored.get("s"),
     )
     by_key, values = schema.by_key, profile.values
     for key, state in profile.fields.items():
@@ -362,8 +411,8 @@ def output(
         if (names is None or name in names) and name in schema.fields
     }
     if meta and (names is None or any(name in names for name in META_NAMES)):
-        for name, value in meta_values(profile.id, profile.meta, profile.keys).items():
-            if names is None or name in names:
+        for name, value in meta_of(profile).items():
+            if (names is None or name in names) and not (name == "_uid" and name in schema.fields):
                 shown[name] = shown_value(value)
     return shown
 
@@ -379,18 +428,36 @@ def shown_value(value: Value) -> Any:
     return value if value is None else text_of_date(value)
 
 
-def meta_values(id: int, meta: Sequence[Any], keys: Mapping[str, Sequence[str]]) -> dict[str, Value]:  # noqa: A002
-    """Gives the meta fields as typed values."""
-    return {
+def meta_of(profile: Profile) -> dict[str, Value]:
+    """Gives the meta fields of a profile in memory."""
+    return meta_values(profile.id, profile.meta, profile.keys, profile.home, profile.memory)
+
+
+def meta_values(
+    id: int,  # noqa: A002
+    meta: Sequence[Any],
+    keys: Mapping[str, Sequence[str]],
+    home: Sequence[str] | None = None,
+    memory: Mapping[str, Any] | None = None,
+) -> dict[str, Value]:
+    """Gives the meta fields as typed values. `_split` is missing while the profile was never split."""
+    created, modified = meta[CREATED], meta[MODIFIED]
+    values: dict[str, Value] = {
         "_id": str(id),
-        "_created": moment(meta[CREATED]),
-        "_modified": moment(meta[MODIFIED]),
+        "_created": moment(created),
+        "_modified": moment(modified),
         "_num_events": meta[EVENTS],
         "_num_streams": len(meta[STREAMS]),
         "_streamnames": sorted(meta[STREAMS]),
         "_num_aliases": sum(map(len, keys.values())),
         "_num_conflicts": meta[CONFLICTS],
+        "_num_days": modified // DAY_US - created // DAY_US + 1,
     }
+    if home is not None:
+        values["_uid"] = home[1]
+    if memory is not None and "x" in memory:
+        values["_split"] = moment(memory["x"][0])
+    return values
 
 
 def viewer(schema: Schema, names: Iterable[str]) -> Callable[[int, dict[str, Any]], dict[str, Value]]:
@@ -415,7 +482,10 @@ def viewer(schema: Schema, names: Iterable[str]) -> Callable[[int, dict[str, Any
             bound[f"t{place}"] = slot.from_text
             lines += [f"    s = keys.get(n{place})", f"    if s: v[n{place}] = t{place}(s[0])"]
     if not wanted.isdisjoint(META_NAMES):
-        lines.append("    v.update(meta_values(i, b['m'], b['k']))")
+        lines.append("    m = meta_values(i, b['m'], b['k'], b['h'], b.get('s'))")
+        if "_uid" in schema.fields:
+            lines.append("    m.pop('_uid', None)")
+        lines.append("    v.update(m)")
     lines.append("    return v")
     exec("\n".join(lines), bound)  # noqa: S102  (only our own constants are in the source; names are bound)
     view: Callable[[int, dict[str, Any]], dict[str, Value]] = bound["view"]

@@ -19,7 +19,8 @@ from daemon.ingest.unit import Lane, Unit
 from daemon.store import profiles
 from daemon.store.database import Database
 from daemon.store.event_reader import Page
-from streams.identity import Limits, Resolution, resolve
+from streams.guards import Limits
+from streams.identity import Resolution, resolve
 from streams.mapping import Key, Mapped
 from streams.profile import Profile, load, new
 

@@ -37,7 +37,7 @@ from daemon.store.bundle import CursorMoved
 from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
 from daemon.store.event_reader import Page
-from streams.identity import Limits
+from streams.guards import Limits
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ from daemon.store import events as event_log
 from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, Pass, QueryRow
 from daemon.store.migrate import migrate
-from streams.identity import Limits
+from streams.guards import Limits
 from streams.mapping import Key
 from streams.profile import load
 

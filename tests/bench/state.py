@@ -12,7 +12,8 @@ import workload
 
 from daemon import clock
 from streams import profile as profiles
-from streams.identity import Limits, resolve
+from streams.guards import Limits
+from streams.identity import resolve
 from streams.mapping import Mapper
 from streams.ql.parser import parse_query
 from streams.schema import build_schema

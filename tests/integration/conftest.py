@@ -21,7 +21,7 @@ from daemon.settings import Ingest as IngestSettings
 from daemon.store import events as event_log
 from daemon.store.database import Database
 from daemon.store.migrate import migrate
-from streams.identity import Limits
+from streams.guards import Limits
 from streams.profile import load
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streams.audience import AudienceSet
 from streams.identity import Resolution
 from streams.merge import microseconds, moment
-from streams.profile import fields_read, load, meta_values, new, output, viewer
+from streams.profile import fields_read, load, meta_of, new, output, viewer
 from streams.ql.compiler import compile_filter
 from streams.ql.parser import parse_filter
 from streams.schema import Field, schema_of
@@ -203,7 +203,7 @@ def test_a_view_has_what_a_loaded_profile_has(names):
 
     view = viewer(SCHEMA, names)(1, orjson.loads(profile.dump()))
 
-    everything = profile.values | meta_values(profile.id, profile.meta, profile.keys)
+    everything = profile.values | meta_of(profile)
     wanted = fields_read(SCHEMA, names)
     meta = {name for name in everything if name.startswith("_")} if any(name[0] == "_" for name in names) else set()
     assert view == {name: value for name, value in everything.items() if name in wanted | meta}

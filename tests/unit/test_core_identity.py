@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.identity import Limits, resolve
+from streams.guards import Limits
+from streams.identity import resolve
 from streams.mapping import Mapped, Refusal
 from streams.profile import CONFLICTS, EVENTS, Profile, load, new, output
 from streams.schema import Field, schema_of

@@ -1,0 +1,224 @@
+"""What a profile remembers of stitches: those refused, how often its keys were stitched lately, what it was split from.
+
+It stands in the profile's body, so that it is as durable as the profile and comes out the same in a replay:
+
+| Key | Holds |
+|---|---|
+| `r` | refused keys: `{"n": {reason: times}, "l": [[reason, field, mark, lane, position, received_us, times], …]}` |
+| `w` | stitches that a limit counts: `[[field, value, to field, received_us], …]`, as long as a window may ask |
+| `x` | kept apart: `[us of the last split, [mark, …]]` |
+| `t` | while profiles are compacted: `{field: {value: day on which an event last named it}}` |
+| `d` | the day for which ages were looked at |
+| `c` | keys given up by compaction: `[how many, us of the last time]` |
+
+A key of somebody else stands as a mark, a hash: what is erased of a person is not readable here. The event that a
+refusal names tells the value, for as long as the log has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from streams.guards import Windows
+
+if TYPE_CHECKING:
+    from streams.mapping import Key, Refusal
+    from streams.profile import Position, Profile
+
+#: JSON-able, see above.
+Memory: TypeAlias = dict[str, Any]
+
+#: Refusals that a profile remembers with their events, and keys that it is kept apart from.
+MOST_REFUSALS: Final = 20
+MOST_APART: Final = 500
+#: The reasons that count as a refused stitch: the key was usable, and would have led to somebody else.
+CONFLICTS: Final = frozenset({"conflict", "limit", "window", "split"})
+
+
+class Joins(NamedTuple):
+    """The stitches of one event that a limit counts: (field, value, to field) each; older than `floor_us` may go."""
+
+    each: tuple[tuple[str, str, str], ...]
+    floor_us: int
+
+
+def mark(key: Key) -> str:
+    """Gives what a key of somebody else is remembered by."""
+    return blake2b(f"{key[0]}\0{key[1]}".encode(errors="replace"), digest_size=8).hexdigest()
+
+
+# --- before a stitch
+
+
+def coolest_first(
+    keys: Sequence[Key], owner: Callable[[Key], Profile | None], windows: Windows, at_us: int
+) -> Sequence[Key]:
+    """Puts keys that have no stitch left behind the others of their field, so that the event goes to those.
+
+    A value that a bad client puts into everybody's list is then not the home of everybody's events.
+    """
+    fields = [name for name, _ in keys]
+    if len(set(fields)) == len(fields):
+        return keys
+    hot = {key for key in keys if (key[0], key[0]) in windows and _spent(owner(key), key, key[0], windows, at_us)}
+    return sorted(keys, key=lambda key: (fields.index(key[0]), key in hot)) if hot else keys
+
+
+def barred(
+    key: Key,
+    other: Profile | None,
+    accepted: Sequence[tuple[Key, Profile | None]],
+    windows: Windows,
+    at_us: int,
+) -> str | None:
+    """Says why a key must not be stitched to those of its event that were accepted: `split`, `window`, or None.
+
+    `other` owns the key; with each accepted key stands its owner, None where it is new.
+    """
+    if _apart(key, other, accepted):
+        return "split"
+    for theirs, holder in accepted:
+        if _spent(other, key, theirs[0], windows, at_us) or _spent(holder, theirs, key[0], windows, at_us):
+            return "window"
+    return None
+
+
+def joined(
+    key: Key, other: Profile | None, accepted: Sequence[tuple[Key, Profile | None]], windows: Windows
+) -> Iterable[tuple[str, str, str]]:
+    """Yields the stitches to be counted when a key is accepted beside those: only where somebody was known before."""
+    for theirs, holder in accepted:
+        if other is None and holder is None:
+            continue
+        if (key[0], theirs[0]) in windows:
+            yield (*key, theirs[0])
+        if (theirs[0], key[0]) in windows:
+            yield (*theirs, key[0])
+
+
+def _spent(profile: Profile | None, key: Key, to: str, windows: Windows, at_us: int) -> bool:
+    """Says whether a key has been stitched to keys of a field as often as its window allows."""
+    if profile is None or profile.memory is None or (rule := windows.get((key[0], to))) is None:
+        return False
+    most, window_us = rule
+    since_us = at_us - window_us
+    made = profile.memory.get("w", ())
+    count = sum(us > since_us and name == key[0] and text == key[1] and of == to for name, text, of, us in made)
+    return bool(count >= most)
+
+
+def _apart(key: Key, other: Profile | None, accepted: Sequence[tuple[Key, Profile | None]]) -> bool:
+    theirs = _kept_apart(other)
+    if theirs and any(mark(each) in theirs for each, _ in accepted):
+        return True
+    return any((marks := _kept_apart(holder)) and mark(key) in marks for _, holder in accepted)
+
+
+def _kept_apart(profile: Profile | None) -> Collection[str]:
+    if profile is None or profile.memory is None or "x" not in profile.memory:
+        return ()
+    marks: list[str] = profile.memory["x"][1]
+    return marks
+
+
+# --- after it
+
+
+def note_refusals(profile: Profile, refused: Iterable[Refusal], position: Position, received_us: int) -> int:
+    """Remembers refused keys, the newest twenty of them; returns how many count as refused stitches."""
+    memory = _memory(profile)
+    kept = memory.setdefault("r", {"n": {}, "l": []})
+    conflicts = 0
+    for key, reason in refused:
+        conflicts += reason in CONFLICTS
+        kept["n"][reason] = kept["n"].get(reason, 0) + 1
+        which = mark(key)
+        rows = kept["l"]
+        times = 1
+        for row in rows:
+            if row[0] == reason and row[2] == which:
+                times += row[6]
+                rows.remove(row)
+                break
+        rows.append([reason, key[0], which, *position, received_us, times])
+        del rows[:-MOST_REFUSALS]
+    return conflicts
+
+
+def note_joins(profile: Profile, joins: Joins, received_us: int) -> None:
+    """Counts stitches of the profile's keys."""
+    memory = _memory(profile)
+    kept = [row for row in memory.get("w", ()) if row[3] > joins.floor_us]
+    memory["w"] = [*kept, *([*each, received_us] for each in joins.each)]
+
+
+def note_split(profile: Profile, keys: Iterable[Key], at_us: int) -> None:
+    """Remembers that the profile was split from those keys, which are not to be stitched to it again."""
+    memory = _memory(profile)
+    before = memory["x"][1] if "x" in memory else []
+    memory["x"] = [at_us, list(dict.fromkeys([*before, *map(mark, keys)]))[-MOST_APART:]]
+
+
+def forget_split(profile: Profile) -> bool:
+    """Lets the profile be stitched again with whatever it was split from; says whether there was anything."""
+    profile.values.pop("_split", None)
+    return profile.memory is not None and profile.memory.pop("x", None) is not None
+
+
+def _memory(profile: Profile) -> Memory:
+    if profile.memory is None:
+        profile.memory = {}
+    return profile.memory
+
+
+def united(one: Memory | None, other: Memory | None) -> Memory | None:
+    """Gives what a stitched profile remembers; `one` and `other` are used up."""
+    if not one or not other:
+        return one or other
+    if "r" in other:
+        mine = one.setdefault("r", {"n": {}, "l": []})
+        for reason, times in other["r"]["n"].items():
+            mine["n"][reason] = mine["n"].get(reason, 0) + times
+        mine["l"] = sorted([*mine["l"], *other["r"]["l"]], key=lambda row: row[5])[-MOST_REFUSALS:]
+    if "w" in other:
+        one["w"] = sorted([*one.get("w", ()), *other["w"]], key=lambda row: row[3])
+    if "x" in other:
+        mine_us, mine_marks = one.get("x", (0, []))
+        theirs_us, theirs_marks = other["x"]
+        one["x"] = [max(mine_us, theirs_us), list(dict.fromkeys([*mine_marks, *theirs_marks]))[-MOST_APART:]]
+    for name, times in other.get("t", {}).items():
+        seen = one.setdefault("t", {}).setdefault(name, {})
+        for text, day in times.items():
+            seen[text] = max(day, seen.get(text, day))
+    if "d" in other:
+        one["d"] = min(one.get("d", other["d"]), other["d"])
+    if "c" in other:
+        count, us = one.get("c", (0, 0))
+        one["c"] = [count + other["c"][0], max(us, other["c"][1])]
+    return one
+
+
+def divided(memory: Memory | None, keys: Collection[Key]) -> tuple[Memory | None, Memory | None]:
+    """Gives what stays with a profile and what goes with `keys` when it is split; refusals and the like stay."""
+    if memory is None:
+        return None, None
+    stays: Memory = dict(memory)
+    goes: Memory = {}
+    if "w" in memory:
+        stays["w"] = [row for row in memory["w"] if (row[0], row[1]) not in keys]
+        goes["w"] = [row for row in memory["w"] if (row[0], row[1]) in keys]
+    if "t" in memory:
+        stays["t"], goes["t"] = {}, {}
+        for name, times in memory["t"].items():
+            for text, day in times.items():
+                side = goes if (name, text) in keys else stays
+                side["t"].setdefault(name, {})[text] = day
+    if "x" in memory:
+        goes["x"] = [memory["x"][0], list(memory["x"][1])]
+    return _filled(stays), _filled(goes)
+
+
+def _filled(memory: Memory) -> Memory | None:
+    return {name: value for name, value in memory.items() if value} or None

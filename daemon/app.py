@@ -84,7 +84,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
         def committed(commit: Commit) -> None:
             bus.notify(commit)  # nothing is committed before `run`, and the bus is open by then
 
-        limits = Limits(keys=settings.identity.keys)
+        limits = _limits(settings)
         pipeline = await stack.enter_async_context(
             Pipeline.open(events, state, settings.ingest, committed, limits=limits)
         )
@@ -181,6 +181,17 @@ def _end_in_time(logger: structlog.typing.FilteringBoundLogger) -> None:
     timer = threading.Timer(END_S, end)
     timer.daemon = True
     timer.start()
+
+
+def _limits(settings: Settings) -> Limits:
+    identity = settings.identity
+    return Limits(
+        keys=identity.keys,
+        stitches=identity.stitches,
+        window_us=round(identity.stitch_window_s * 1_000_000) if identity.stitches else 0,
+        compact_keys=identity.compact_keys,
+        compact_us=identity.compact_days * 86_400_000_000,
+    )
 
 
 def _database(settings: Settings, name: Name) -> AbstractAsyncContextManager[Database]:

@@ -127,6 +127,17 @@ class Identity(Section):
     """Limits of the identity graph."""
 
     keys: int = setting(50, "identity keys that one profile may have", "keys", ge=1)
+    stitches: int = setting(
+        10,
+        "how often one key may be stitched to keys of its own or a stronger identity within the window; 0: no limit",
+        "stitches",
+        ge=0,
+    )
+    stitch_window_s: float = setting(86_400.0, "that window, by the time of arrival", "s", gt=0)
+    compact_keys: int = setting(0, "compaction: a profile keeps the newest so many identity keys; 0: all", "keys", ge=0)
+    compact_days: int = setting(
+        0, "compaction: a profile gives up identity keys that no event named for so long; 0: never", "days", ge=0
+    )
 
 
 class Bus(Section):

@@ -226,6 +226,11 @@ class Profile:
         """Gives the number of keys."""
         return sum(map(len, self.keys.values()))
 
+    def remember(self, memory: stitches.Memory | None) -> None:
+        """Takes what is remembered of stitches as it is now."""
+        self.memory = memory
+        self._tail = None
+
     # --- stitching
 
     def _link(self, schema: Schema, resolution: Resolution, position: Position, received_us: int) -> int:
@@ -535,6 +540,20 @@ def _merge_states(schema: Schema, mine: dict[str, State], other: dict[str, State
             mine[key] = state
         elif slot is not None:
             mine[key] = slot.combine(old, state)
+
+
+def united_parts(schema: Schema, parts: Iterable[Part], at_us: int) -> Part:
+    """Gives what fragments gave together; `at_us` is the time of a profile that none gave anything to."""
+    fields: dict[str, State] = {}
+    meta: list[Any] | None = None
+    for part in parts:
+        its_fields, its_meta = orjson.loads(orjson.dumps(part))
+        _merge_states(schema, fields, its_fields)
+        if meta is None:
+            meta = its_meta
+        else:
+            _merge_meta(meta, its_meta)
+    return fields, [at_us, at_us, 0, 0, []] if meta is None else meta
 
 
 def _clean_key(key: Key) -> Key:

@@ -159,12 +159,17 @@ def note_split(profile: Profile, keys: Iterable[Key], at_us: int) -> None:
     memory = _memory(profile)
     before = memory["x"][1] if "x" in memory else []
     memory["x"] = [at_us, list(dict.fromkeys([*before, *map(mark, keys)]))[-MOST_APART:]]
+    profile.remember(memory)
 
 
 def forget_split(profile: Profile) -> bool:
     """Lets the profile be stitched again with whatever it was split from; says whether there was anything."""
     profile.values.pop("_split", None)
-    return profile.memory is not None and profile.memory.pop("x", None) is not None
+    memory = profile.memory
+    if memory is None or memory.pop("x", None) is None:
+        return False
+    profile.remember(memory or None)
+    return True
 
 
 def _memory(profile: Profile) -> Memory:

@@ -19,6 +19,7 @@ from daemon.ingest.unit import Lane, Unit
 from daemon.store import profiles
 from daemon.store.database import Database
 from daemon.store.event_reader import Page
+from streams.compaction import Compaction
 from streams.guards import Limits
 from streams.identity import Resolution, resolve
 from streams.mapping import Key, Mapped
@@ -46,6 +47,8 @@ class Batch:
         self._cache = cache
         self._state = state
         self._limits = limits
+        self._windows = definitions.guards.windows(definitions.schema, limits)
+        self._compaction = Compaction(definitions.schema, limits) if limits.compacting else None
         self._slices = Slices()
         self._unknown: set[Key] = set()
         self._changed: dict[int, int] = {}
@@ -54,6 +57,10 @@ class Batch:
         self._received_us = 0
         #: The position of the last event that was taken in.
         self.last = 0
+        #: Refused keys by field and reason: how many, and the position of the last such event (0: it had no other key).
+        self.refused: dict[tuple[str, str], tuple[int, int]] = {}
+        #: Keys that compaction gave up.
+        self.compacted = 0
 
     @property
     def events(self) -> int:
@@ -94,20 +101,29 @@ class Batch:
                             unknown.add(key)
             if slices.over:
                 await slices.turn()
+        lost = self._definitions.mapper.lost
+        if lost:
+            for (field, reason), count in lost.items():
+                self._count_refused(field, reason, count, 0)
+            lost.clear()
 
     async def _apply(self, lane: Lane, events: Sequence[_Event]) -> None:
         schema, limits, slices = self._definitions.schema, self._limits, self._slices
         expiring = bool(schema.expiring)
         owner, create, changed = self._cache.by_key.get, self._create, self._changed
+        windows, compaction = self._windows, self._compaction
         changed_before = changed.get
         for at in range(0, len(events), 16):
             for mapped, position, received_us, stream, event_us, event_id in events[at : at + 16]:
                 for each in mapped:
                     self._received_us = received_us
-                    resolution = resolve(schema, each, owner, create, limits=limits)
+                    resolution = resolve(schema, each, owner, create, limits=limits, windows=windows, at_us=received_us)
                     profile = resolution.profile
                     if resolution.attach or resolution.absorb:
                         self._link(resolution)
+                    if resolution.refused:
+                        for (field, _), reason in resolution.refused:
+                            self._count_refused(field, reason, 1, position)
                     mask = changed_before(profile.id, 0)
                     if expiring:
                         mask |= profile.expire(schema, received_us)
@@ -115,10 +131,16 @@ class Batch:
                         schema, resolution, event_us=event_us, event_id=event_id, stream=stream,
                         received_us=received_us, position=(lane, position),
                     )  # fmt: skip
+                    if compaction is not None:
+                        self.compacted += compaction.after_event(profile, resolution.keys, received_us)
                     if profile.dropped:
                         self._drop_keys(profile)
             if slices.over:
                 await slices.turn()
+
+    def _count_refused(self, field: str, reason: str, count: int, position: int) -> None:
+        before, last = self.refused.get((field, reason), (0, 0))
+        self.refused[field, reason] = (before + count, max(last, position))
 
     def _create(self) -> Profile:
         head = self._unit.head

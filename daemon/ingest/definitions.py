@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from daemon import log
 from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
+from daemon.store.guards import GuardRow, guards_of
 from streams.audience import AudienceSet
+from streams.guards import NO_GUARDS, Guards
 from streams.mapping import Mapper
 from streams.ql.checker import check_filter, check_query
 from streams.ql.compiler import CompiledFilter, compile_filter
@@ -68,6 +70,8 @@ class Definitions:
     rules: tuple[RuleRow, ...]
     mapper: Mapper
     audience_set: AudienceSet
+    guard_rows: tuple[GuardRow, ...] = ()
+    guards: Guards = NO_GUARDS
     by_name: Mapping[str, Audience] = field(default_factory=dict)
 
     def audience(self, name: str) -> Audience | None:
@@ -85,8 +89,10 @@ async def build(
     audiences: Sequence[AudienceRow],
     rules: Sequence[RuleRow],
     previous: Definitions | None = None,
+    *,
+    guards: Sequence[GuardRow] | None = None,
 ) -> Definitions:
-    """Makes a snapshot of stored rows, taking over from `previous` what is the same.
+    """Makes a snapshot of stored rows, taking over from `previous` what is the same; also the guards, without any.
 
     A text that this program does not accept any more is left out, loudly: the rest goes on. Gives the loop its turn
     between two compilations.
@@ -119,14 +125,19 @@ async def build(
         done = compile_filter(draft.filter.where, kinds=schema.kinds, includes=include)
         compiled[draft.number] = Audience(draft.row, draft.filter, done)
         await asyncio.sleep(0)
+    guard_rows = tuple(guards if guards is not None else previous.guard_rows if previous is not None else ())
+    same_guards = previous is not None and previous.guard_rows == guard_rows
+    made_guards = previous.guards if previous is not None and same_guards else guards_of(guard_rows)
     runnable = {number: each.compiled for number, each in compiled.items() if each.compiled is not None}
     return Definitions(
         schema=schema,
         queries=stored,
         audiences=compiled,
         rules=tuple(rules),
-        mapper=Mapper(schema, trees),
+        mapper=Mapper(schema, trees, made_guards),
         audience_set=AudienceSet(runnable, schema),
+        guard_rows=guard_rows,
+        guards=made_guards,
         by_name=_names(compiled.values()),
     )
 

@@ -11,33 +11,38 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
 
 from daemon import clock, log
-from daemon.ingest import audience_pass, commands, query_commands, timers
+from daemon.ingest import audience_pass, commands, identity_commands, query_commands, timers
 from daemon.ingest.audience_pass import Group, PageReader
 from daemon.ingest.batch import Batch
 from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.identity_commands import GuardChange, Split
+from daemon.ingest.refusals import Refusals
 from daemon.ingest.query_commands import QueryChange
 from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
 from daemon.model.refusal import Conflict
 from daemon.store import bundle, event_reader, history
 from daemon.store import definitions as definitions_store
 from daemon.store import events as event_log
+from daemon.store import guards as guards_store
 from daemon.store.bundle import CursorMoved
 from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
 from daemon.store.event_reader import Page
+from daemon.store.guards import GuardRow
 from streams.guards import Limits
+from streams.mapping import Key
 
 T = TypeVar("T")
 
@@ -118,6 +123,7 @@ class Pipeline:
         self._limits = limits
         self._cache = Cache(settings.cached_profiles, settings.cache_bytes)
         self._reader = PageReader(state)
+        self._refusals = Refusals()
         self._head: Head
         self._evaluator: Evaluator
         self._heads: dict[Lane, int] = dict.fromkeys(LANES, 0)
@@ -154,7 +160,8 @@ class Pipeline:
     ) -> AsyncIterator[Pipeline]:
         """Reads where the state stands and the definitions; nothing moves before `run`."""
         self = cls(events, state, settings, on_commit, limits or Limits())
-        self.definitions = await build(*await state.read(_stored))
+        self.definitions = await _built(await state.read(_stored))
+        self._limits = _since(self._limits, await state.read(_last_limits))
         await self._stand()
         self._told_trigger = self._head.last_trigger
         try:
@@ -261,6 +268,38 @@ class Pipeline:
         """
         return await self._command(
             lambda unit: commands.erase(unit, self.definitions, self._state, self._cache, field, value)
+        )
+
+    async def put_guards(self, drafts: Sequence[GuardRow]) -> GuardChange:
+        """Stores merge guards (their ids and times are given here); they hold for all events after this.
+
+        Raises Conflict when there would be too many.
+        """
+        return await self._command(
+            lambda unit: identity_commands.put_guards(unit, self.definitions, self._state, drafts)
+        )
+
+    async def delete_guard(self, guard_id: int) -> None:
+        """Deletes a merge guard. Raises NotFound."""
+        await self._command(lambda unit: identity_commands.delete_guard(unit, self.definitions, guard_id))
+
+    async def split(self, key: Key, keys: Sequence[Key], *, apart: bool = True, dry_run: bool = False) -> Split:
+        """Gives `keys` of the profile that owns `key` to a new profile, and evaluates both; a dry run only tells.
+
+        `apart`: events that name keys of both do not stitch them again, until `forget_split`. Raises NotFound, and
+        SplitError when the keys are not its own, or are all that it has.
+        """
+        return await self._command(
+            lambda unit: identity_commands.split_profile(
+                unit, self.definitions, self._evaluator, self._state, self._cache, key, keys,
+                apart=apart, dry_run=dry_run,
+            )
+        )  # fmt: skip
+
+    async def forget_split(self, key: Key) -> bool:
+        """Lets a profile be stitched again with what it was split from; says whether it was. Raises NotFound."""
+        return await self._command(
+            lambda unit: identity_commands.forget_split(unit, self.definitions, self._state, self._cache, key)
         )
 
     async def _command(self, run: Callable[[Unit], Awaitable[tuple[T, Definitions | None]]]) -> T:
@@ -410,6 +449,8 @@ class Pipeline:
         await batch.finish(lane)
         self._taking = None
         await self._commit(unit)
+        if batch.refused or batch.compacted:
+            self._refusals.told(lane, batch.refused, batch.compacted)
         if self._most_events is not None:  # after a defect: back to full batches, doubling
             self._most_events = None if self._most_events > 1024 else self._most_events * 2
 
@@ -522,13 +563,16 @@ class Pipeline:
         """Records the limits of identity, when they are not those of before."""
 
         async def note(unit: Unit) -> tuple[None, None]:
-            limits = {"keys": self._limits.keys}
-            if await self._state.read(partial(history.last_of_kind, kind="identity")) != limits:
-                unit.decide("identity", limits)
+            if await self._state.read(_last_limits) != self._limits:
+                unit.decide("identity", asdict(self._limits))
             return None, None
 
+        def again(noted: asyncio.Future[None]) -> None:
+            if not noted.cancelled() and noted.exception() is not None and not self._closed:
+                self._commands.appendleft(self._limits_command())
+
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(lambda each: each.cancelled() or each.exception())
+        done.add_done_callback(again)
         return _Command(note, done)
 
     # --- failing and standing still
@@ -548,8 +592,7 @@ class Pipeline:
                 await self._settle(quietly=True)
                 await self._drop_reads()
                 await self._empty_cache()
-                rows = await self._state.read(_stored)
-                self.definitions = await build(*rows, previous=self.definitions)
+                self.definitions = await _built(await self._state.read(_stored), self.definitions)
                 await self._stand()
             except (sqlite3.Error, OSError) as again:
                 log.get().warning("ingest_write_failed", error=f"{type(again).__name__}: {again}")
@@ -615,5 +658,30 @@ class Pipeline:
             await self._wake.wait()
 
 
-def _stored(db: sqlite3.Connection) -> tuple[list[QueryRow], list[AudienceRow], list[RuleRow]]:
-    return definitions_store.queries(db), definitions_store.audiences(db), definitions_store.rules(db)
+_Stored: TypeAlias = tuple[list[QueryRow], list[AudienceRow], list[RuleRow], list[GuardRow]]
+
+
+def _stored(db: sqlite3.Connection) -> _Stored:
+    return (
+        definitions_store.queries(db), definitions_store.audiences(db), definitions_store.rules(db),
+        guards_store.guards(db),
+    )  # fmt: skip
+
+
+async def _built(rows: _Stored, previous: Definitions | None = None) -> Definitions:
+    queries, audiences, rules, guards = rows
+    return await build(queries, audiences, rules, previous, guards=guards)
+
+
+def _last_limits(db: sqlite3.Connection) -> Limits | None:
+    """Gives the limits of identity that held last."""
+    body = history.last_of_kind(db, "identity")
+    return None if body is None else Limits(**body)
+
+
+def _since(limits: Limits, before: Limits | None) -> Limits:
+    """Gives limits with the moment at which their compaction began: that of before where it is the same."""
+    if not limits.compacting:
+        return limits
+    same = before is not None and (before.compact_keys, before.compact_us) == (limits.compact_keys, limits.compact_us)
+    return replace(limits, since_us=before.since_us if before is not None and same else clock.now_us())

@@ -24,6 +24,7 @@ from daemon.ingest.cache import Cache
 from daemon.ingest.commands import erase_profile
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
+from daemon.ingest.identity_commands import divide, forget, owner_of, with_guards
 from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Head, Lane, Unit
 from daemon.store import bundle, event_reader, history, memberships, profiles, schema_versions
@@ -31,6 +32,7 @@ from daemon.store import definitions as store
 from daemon.store import events as event_log
 from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, Pass, QueryRow
+from daemon.store.guards import GuardRow
 from daemon.store.migrate import migrate
 from streams.guards import Limits
 from streams.mapping import Key
@@ -218,7 +220,12 @@ class _Player:
             case "audience_deleted":
                 del self._audiences[body["number"]]
             case "identity":
-                self._limits = Limits(keys=body["keys"])
+                self._limits = Limits(**body)
+            case "merge_guard":
+                added = [GuardRow(**row) for row in body["added"]]
+                self._definitions = await with_guards(self._definitions, added, body["removed"])
+            case "split":
+                await self._split([(field, value) for field, value in body.get("keys", [])], body)
             case "erase":
                 await self._erase([(field, value) for field, value in body.get("keys", [])])
             case _:
@@ -241,6 +248,21 @@ class _Player:
                 await erase_profile(unit, self._definitions, self._cache, profile.id)
                 unit.bundle.history.clear()
                 await self._write(unit)
+
+    async def _split(self, keys: Sequence[Key], body: dict[str, Any]) -> None:
+        if not keys:  # taken out with the person that they were of
+            return
+        entry = await owner_of(self._definitions, self._into, self._cache, keys[0])
+        if entry is None:
+            return
+        unit = self._next()
+        if body.get("forget"):
+            forget(unit, self._cache, entry)
+        else:
+            apart, at_us = body["apart"], body["at_us"]
+            evaluator = Evaluator(self._definitions)
+            divide(unit, self._definitions, evaluator, self._cache, entry, keys, at_us, apart=apart)
+        await self._write(unit)
 
     def _next(self) -> Unit:
         self._unit += 1

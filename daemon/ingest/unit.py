@@ -19,7 +19,7 @@ from daemon.store.bundle import Bundle, Position
 from daemon.store.definitions import Pass
 
 Lane: TypeAlias = Literal["realtime", "bulk"]
-Cause: TypeAlias = Literal["event", "time", "definition", "merge", "erase", "replay"]
+Cause: TypeAlias = Literal["event", "time", "definition", "merge", "split", "erase", "replay"]
 LANES: Final[tuple[Lane, Lane]] = ("realtime", "bulk")
 
 

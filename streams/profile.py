@@ -59,6 +59,9 @@ META_NAMES: Final = (
     "_split",
 )
 
+#: And those that are only shown: a filter cannot read them.
+SHOWN_META_NAMES: Final = ("_segments", "_cust_sz", "_internal_sz", "_total_sz")
+
 
 class Profile:
     """One profile in memory. Belongs to the schema that it was loaded with; after a change of schema, load it again.
@@ -403,12 +406,17 @@ def load(schema: Schema, id: int, body: str | bytes | dict[str, Any]) -> Profile
 
 
 def output(
-    profile: Profile, schema: Schema, names: Collection[str] | None = None, *, meta: bool = True
+    profile: Profile,
+    schema: Schema,
+    names: Collection[str] | None = None,
+    *,
+    meta: bool = True,
+    stored: str | None = None,
 ) -> dict[str, Any]:
     """Gives the profile as API and messages show it: JSON-able, moments in RFC 3339, nothing absent or null.
 
     All fields, or those in `names`; meta fields stand among them unless `meta` is false. The result shares nothing
-    that later merging changes.
+    that later merging changes. `stored` is its stored text: the sizes stand beside the meta fields then, in bytes.
     """
     shown = {
         name: shown_value(value)
@@ -419,7 +427,15 @@ def output(
         for name, value in meta_of(profile).items():
             if (names is None or name in names) and not (name == "_uid" and name in schema.fields):
                 shown[name] = shown_value(value)
+    if stored is not None and (names is None or any(name in names for name in SHOWN_META_NAMES)):
+        shown |= {name: size for name, size in _sizes(profile, stored).items() if names is None or name in names}
     return shown
+
+
+def _sizes(profile: Profile, stored: str) -> dict[str, int]:
+    total = len(stored) if stored.isascii() else len(stored.encode())
+    customer = min(total, len(orjson.dumps(profile.fields)))
+    return {"_cust_sz": customer, "_internal_sz": total - customer, "_total_sz": total}
 
 
 def shown_value(value: Value) -> Any:
@@ -461,7 +477,7 @@ def meta_values(
     if home is not None:
         values["_uid"] = home[1]
     if memory is not None and "x" in memory:
-        values["_split"] = moment(memory["x"][0])
+        values["_split"] = moment(max(each[0] for each in memory["x"]))
     return values
 
 

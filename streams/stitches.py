@@ -6,7 +6,7 @@ It stands in the profile's body, so that it is as durable as the profile and com
 |---|---|
 | `r` | refused keys: `{"n": {reason: times}, "l": [[reason, field, mark, lane, position, received_us, times], …]}` |
 | `w` | stitches that a limit counts: `[[field, value, to field, received_us], …]`, as long as a window may ask |
-| `x` | kept apart: `[us of the last split, [mark, …]]` |
+| `x` | kept apart: `[[us of the split, [mark of a key of the other half, …]], …]` |
 | `t` | while profiles are compacted: `{field: {value: day on which an event last named it}}` |
 | `d` | the day for which ages were looked at |
 | `c` | keys given up by compaction: `[how many, us of the last time]` |
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 #: JSON-able, see above.
 Memory: TypeAlias = dict[str, Any]
 
-#: Refusals that a profile remembers with their events, and keys that it is kept apart from.
+#: Refusals that a profile remembers with their events, and splits that it remembers.
 MOST_REFUSALS: Final = 20
-MOST_APART: Final = 500
+MOST_SPLITS: Final = 20
 #: The reasons that count as a refused stitch: the key was usable, and would have led to somebody else.
 CONFLICTS: Final = frozenset({"conflict", "limit", "window", "split"})
 
@@ -110,17 +110,20 @@ def _spent(profile: Profile | None, key: Key, to: str, windows: Windows, at_us: 
 
 
 def _apart(key: Key, other: Profile | None, accepted: Sequence[tuple[Key, Profile | None]]) -> bool:
-    theirs = _kept_apart(other)
-    if theirs and any(mark(each) in theirs for each, _ in accepted):
-        return True
-    return any((marks := _kept_apart(holder)) and mark(key) in marks for _, holder in accepted)
+    """Says whether a split holds between the owner of a key and that of an accepted one: both remember it."""
+    theirs = _splits(other)
+    if not theirs:
+        return False
+    for each, holder in accepted:
+        for at_us, marks in _splits(holder):
+            for their_us, their_marks in theirs:
+                if at_us == their_us and (mark(key) in marks or mark(each) in their_marks):
+                    return True
+    return False
 
 
-def _kept_apart(profile: Profile | None) -> Collection[str]:
-    if profile is None or profile.memory is None or "x" not in profile.memory:
-        return ()
-    marks: list[str] = profile.memory["x"][1]
-    return marks
+def _splits(profile: Profile | None) -> Sequence[tuple[int, Sequence[str]]]:
+    return () if profile is None or profile.memory is None else profile.memory.get("x", ())
 
 
 # --- after it
@@ -157,8 +160,7 @@ def note_joins(profile: Profile, joins: Joins, received_us: int) -> None:
 def note_split(profile: Profile, keys: Iterable[Key], at_us: int) -> None:
     """Remembers that the profile was split from those keys, which are not to be stitched to it again."""
     memory = _memory(profile)
-    before = memory["x"][1] if "x" in memory else []
-    memory["x"] = [at_us, list(dict.fromkeys([*before, *map(mark, keys)]))[-MOST_APART:]]
+    memory["x"] = [*memory.get("x", ()), [at_us, [*map(mark, keys)]]][-MOST_SPLITS:]
     profile.remember(memory)
 
 
@@ -190,9 +192,7 @@ def united(one: Memory | None, other: Memory | None) -> Memory | None:
     if "w" in other:
         one["w"] = sorted([*one.get("w", ()), *other["w"]], key=lambda row: row[3])
     if "x" in other:
-        mine_us, mine_marks = one.get("x", (0, []))
-        theirs_us, theirs_marks = other["x"]
-        one["x"] = [max(mine_us, theirs_us), list(dict.fromkeys([*mine_marks, *theirs_marks]))[-MOST_APART:]]
+        one["x"] = sorted([*one.get("x", ()), *other["x"]])[-MOST_SPLITS:]
     for name, times in other.get("t", {}).items():
         seen = one.setdefault("t", {}).setdefault(name, {})
         for text, day in times.items():
@@ -221,7 +221,7 @@ def divided(memory: Memory | None, keys: Collection[Key]) -> tuple[Memory | None
                 side = goes if (name, text) in keys else stays
                 side["t"].setdefault(name, {})[text] = day
     if "x" in memory:
-        goes["x"] = [memory["x"][0], list(memory["x"][1])]
+        goes["x"] = list(memory["x"])
     return _filled(stays), _filled(goes)
 
 

@@ -79,7 +79,7 @@ class Builder:
             profile = profiles.load(snapshot.schema, rows[0].profile_id, body)
             if snapshot.schema.expiring:
                 profile.expire(snapshot.schema, now_us)
-            fields = profiles.output(profile, snapshot.schema, self._fields)
+            fields = profiles.output(profile, snapshot.schema, self._fields, stored=body)
             if backfill:
                 rows = [
                     row._replace(until_us=snapshot.audience_set.boundary((row.audience,), profile, clock.now()))

@@ -29,6 +29,7 @@ GROUPS: dict[str, str] = {
     "profile": "Profiles: what is known of a person.",
     "job": "Jobs: what is sent where.",
     "audience": "Audiences (FilterQL): who is in what.",
+    "identity": "Identity: values that are no keys, and how often keys may be stitched.",
     "config": "Show the settings.",
     "expr": "Try expressions.",
     "filter": "Try filters.",
@@ -75,6 +76,20 @@ COMMANDS: dict[str, Entry] = {
     ),
     "expr test": Entry("daemon.cli.testing:expr_test", "Evaluate expressions given as NDJSON."),
     "filter test": Entry("daemon.cli.testing:filter_test", "Evaluate filters given as NDJSON."),
+    "identity limit": Entry(
+        "daemon.cli.identity:guard_limit", "Limits how often one key of FIELD may be stitched to keys of an identity."
+    ),
+    "identity list": Entry(
+        "daemon.cli.identity:guard_list",
+        "Lists the merge guards: values that identify nobody, and how often keys may be stitched.",
+    ),
+    "identity refuse": Entry(
+        "daemon.cli.identity:guard_refuse",
+        "Refuses VALUES as keys from now on: they identify nobody. Compared without case.",
+    ),
+    "identity remove": Entry(
+        "daemon.cli.identity:guard_remove", "Removes a merge guard; what it refused can be a key from then on."
+    ),
     "import": Entry("daemon.cli.importing:import_file", "Imports a CSV or NDJSON file, repeatably."),
     "job complete": Entry("daemon.cli.definitions:job_complete", "Ends a job for good."),
     "job create": Entry(
@@ -91,8 +106,16 @@ COMMANDS: dict[str, Entry] = {
         "daemon.cli.definitions:profile_erase",
         "Erases the profile that FIELD = VALUE names; its audiences' destinations get exits.",
     ),
+    "profile rejoin": Entry(
+        "daemon.cli.identity:profile_rejoin",
+        "Lets a profile be stitched again with what it was split from, by the next event with keys of both.",
+    ),
     "profile show": Entry(
         "daemon.cli.definitions:profile_show", "Shows the profile that FIELD (an identity) = VALUE names."
+    ),
+    "profile split": Entry(
+        "daemon.cli.identity:profile_split",
+        "Takes keys of the profile that FIELD = VALUE names out into a new profile, with what their events made.",
     ),
     "query delete": Entry("daemon.cli.definitions:query_delete", "Deletes a query; what it has mapped stays."),
     "query list": Entry("daemon.cli.definitions:query_list", "Lists the queries (LQL)."),

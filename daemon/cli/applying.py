@@ -41,7 +41,7 @@ def plan(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
 @click.option("--prune", is_flag=True, help="Also delete what is not in the folder.")
 @remote
 def apply(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
-    """Makes the daemon's definitions those of FOLDER: queries, then audiences, then jobs. Twice is as once."""
+    """Makes the daemon's definitions those of FOLDER: guards, queries, audiences, jobs. Twice is as once."""
     client = client_of(**where)
     steps = _steps(client, folder, prune=prune)
     blocked = [step for step in steps if step.action == "blocked"]
@@ -102,7 +102,9 @@ def _steps(client: Client, folder: Path, *, prune: bool) -> list[Any]:
     except folders.FolderError as error:
         raise click.ClickException(str(error)) from error
     queries = client.call("GET", "/api/query")
-    return folders.compare(wanted, queries, client.pages("/api/segment"), client.pages("/v2/job"), prune=prune)
+    audiences, jobs = client.pages("/api/segment"), client.pages("/v2/job")
+    guards = client.call("GET", "/v2/identity/guard")
+    return folders.compare(wanted, queries, audiences, jobs, prune=prune, guards=guards)
 
 
 def _apply(client: Client, step: Any) -> None:
@@ -115,6 +117,10 @@ def _apply(client: Client, step: Any) -> None:
             client.call("DELETE", f"/api/segment/{segment(step.name)}")
         case "delete", "job":
             client.call("DELETE", f"/v2/job/{segment(step.id)}")
+        case "delete", "guard":
+            client.call("DELETE", f"/v2/identity/guard/{segment(step.id)}")
+        case _, "guard":
+            client.call("POST", "/v2/identity/guard", json=step.wanted.body)
         case _, "query":
             client.call("POST", "/api/query", text=step.wanted.text)
         case _, "audience":
@@ -186,7 +192,9 @@ def _show(steps: list[Any], told: dict[str, Any]) -> None:
     for step in changes:
         sign, colour = _SIGNS[step.action]
         click.secho(f"{sign} {step.kind} {step.name}{f': {step.why}' if step.why else ''}", fg=colour)
-        if step.action == "change" and step.kind != "job":
+        if step.action == "change" and step.kind == "guard":
+            click.echo(f"    {step.before or 'no note'} -> {step.wanted.canonical or 'no note'}")
+        elif step.action == "change" and step.kind != "job":
             lines = difflib.unified_diff(
                 step.before.strip().splitlines(), step.wanted.text.strip().splitlines(), lineterm="", n=2
             )

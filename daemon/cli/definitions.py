@@ -11,6 +11,7 @@ import click
 import orjson
 
 from daemon.cli.client import segment
+from daemon.cli.identity import show_stitches
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
 
 
@@ -233,7 +234,7 @@ def stream_rejects(name: str, limit: int, as_json: bool, **where: Any) -> None:
 @click.command("show")
 @click.argument("field")
 @click.argument("value")
-@click.option("--explain", is_flag=True, help="Show keys, fragments and how they were joined.")
+@click.option("--explain", is_flag=True, help="Show keys, how they were joined, and which were refused.")
 @click.option("--segments", is_flag=True, help="Show the audiences that the person is in.")
 @remote
 def profile_show(field: str, value: str, explain: bool, segments: bool, as_json: bool, **where: Any) -> None:
@@ -241,8 +242,12 @@ def profile_show(field: str, value: str, explain: bool, segments: bool, as_json:
     params = {"segments": "true" if segments else None, "explain": "true" if explain else None}
     path = f"/api/entity/user/{segment(field)}/{segment(value)}"
     reply = client_of(**where).exchange("GET", path, params=params)
-    shown = {**reply["data"], **({"explain": reply["explain"]} if explain else {})}
-    show_facts(shown, as_json=as_json)
+    if as_json:
+        show_json({**reply["data"], **({"explain": reply["explain"]} if explain else {})})
+        return
+    show_facts(reply["data"], as_json=False)
+    if explain:
+        show_stitches(reply["explain"])
 
 
 @click.command("erase")

@@ -1,7 +1,7 @@
 """A folder of definitions: what it says, and how that differs from what a daemon has.
 
-`queries/*.lql`, `audiences/*.fql`, `jobs/*.yaml`. Comparing is pure; `cohortd plan` prints the difference, and
-`cohortd apply` makes it so.
+`identity/*.yaml` (merge guards), `queries/*.lql`, `audiences/*.fql`, `jobs/*.yaml`. Comparing is pure; `cohortd plan`
+prints the difference, and `cohortd apply` makes it so.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from streams.ql.parser import parse_filter, parse_queries
 from streams.ql.printer import print_filter, print_query
 
 Action = Literal["create", "change", "keep", "delete", "blocked"]
+Kind = Literal["guard", "query", "audience", "job"]
 
 JOB_KEYS = frozenset({"job_type", "label", "description", "config", "auth_id", "schedule", "quiet", "expires_at"})
+GUARD_KEYS = frozenset({"kind", "field", "value", "glob", "to", "stitches", "window_s", "note"})
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -33,7 +35,7 @@ class FolderError(Exception):
 class Wanted:
     """One definition of the folder. `text` is as written; `canonical` is what comparison goes by."""
 
-    kind: Literal["query", "audience", "job"]
+    kind: Kind
     name: str
     text: str
     canonical: str
@@ -47,7 +49,7 @@ class Step:
     """One step of a plan. `id` is the daemon's id of what is there; `why` explains a blocked step."""
 
     action: Action
-    kind: Literal["query", "audience", "job"]
+    kind: Kind
     name: str
     before: str = ""
     wanted: Wanted | None = None
@@ -56,12 +58,12 @@ class Step:
 
 
 def read(folder: Path, environment: Mapping[str, str] | None = None) -> list[Wanted]:
-    """Gives the definitions of a folder: queries, audiences in the order in which they include each other, jobs.
+    """Gives the definitions of a folder: guards, queries, audiences in the order of their includes, jobs.
 
     Raises FolderError with every finding. `${NAME}` in a job's values stands for a variable of the environment.
     """
     variables = os.environ if environment is None else environment
-    known = {"queries": ".lql", "audiences": ".fql", "jobs": ".yaml"}
+    known = {"identity": ".yaml", "queries": ".lql", "audiences": ".fql", "jobs": ".yaml"}
     findings: list[str] = []
     if not any((folder / name).is_dir() for name in known):
         raise FolderError(f"{folder} has none of the folders {', '.join(known)}; nothing to plan")
@@ -85,6 +87,41 @@ def read(folder: Path, environment: Mapping[str, str] | None = None) -> list[Wan
     if findings:
         raise FolderError("\n".join(findings))
     return _in_order(wanted)
+
+
+def _guards(path: Path, text: str, _: Mapping[str, str]) -> list[Wanted]:
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict) or not content.keys() <= {"refuse", "limits"}:
+        raise FolderError("merge guards are a mapping with the lists refuse and limits")
+    wanted = []
+    for name, kind in (("refuse", "value"), ("limits", "stitches")):
+        for each in content.get(name) or ():
+            guard = {"value": each} if kind == "value" and isinstance(each, str | int | float) else each
+            if not isinstance(guard, dict):
+                raise FolderError(f"{name}: {each!r} is no guard; expected a mapping, or of values a text")
+            unknown = sorted(guard.keys() - GUARD_KEYS)
+            if unknown:
+                raise FolderError(f"{name}: unknown key {unknown[0]!r}; a guard has {', '.join(sorted(GUARD_KEYS))}")
+            if "value" in guard:
+                guard = {**guard, "value": str(guard["value"])}
+            body = {"kind": kind, **guard}
+            wanted.append(Wanted("guard", guard_name(body), "", _canonical_guard(body), str(path), body))
+    return wanted
+
+
+def guard_name(guard: Mapping[str, Any]) -> str:
+    """Gives what a merge guard is about, in words; of two with the same name the later replaces the other."""
+    field = guard.get("field") or "every identity"
+    if guard["kind"] == "value":
+        return f"{field}: refuse {'like ' if guard.get('glob') else ''}{str(guard.get('value')).strip()}".lower()
+    return f"{field}: stitches to {guard.get('to') or 'its own and stronger ones'}".lower()
+
+
+def _canonical_guard(guard: Mapping[str, Any]) -> str:
+    if guard["kind"] == "value":
+        return str(guard.get("note") or "")
+    window_s = float(guard.get("window_s") or 0)
+    return f"{guard.get('stitches')} in {window_s:g} s {guard.get('note') or ''}".strip()
 
 
 def _queries(path: Path, text: str, _: Mapping[str, str]) -> list[Wanted]:
@@ -116,7 +153,7 @@ def _jobs(path: Path, text: str, variables: Mapping[str, str]) -> list[Wanted]:
 
 
 _READERS: dict[str, Callable[[Path, str, Mapping[str, str]], list[Wanted]]] = {
-    "queries": _queries, "audiences": _audiences, "jobs": _jobs,
+    "identity": _guards, "queries": _queries, "audiences": _audiences, "jobs": _jobs,
 }  # fmt: skip
 
 
@@ -162,6 +199,7 @@ def _in_order(wanted: Sequence[Wanted]) -> list[Wanted]:
     for each in audiences.values():
         visit(each, frozenset())
     return [
+        *(each for each in wanted if each.kind == "guard"),
         *(each for each in wanted if each.kind == "query"),
         *ordered.values(),
         *(each for each in wanted if each.kind == "job"),
@@ -175,12 +213,20 @@ def compare(
     jobs: Sequence[Mapping[str, Any]],
     *,
     prune: bool,
+    guards: Sequence[Mapping[str, Any]] = (),
 ) -> list[Step]:
     """Gives the steps from what a daemon has to what the folder says; with `prune` what is only there is deleted."""
     steps: list[Step] = []
     have = {("query", each["alias"].lower()): each["text"] for each in queries}
     have |= {("audience", each["slug"].lower()): each["segment_ql"] for each in audiences}
+    held = {guard_name(each): each for each in guards}
     for each in wanted:
+        if each.kind == "guard":
+            old = held.pop(each.name, None)
+            before = "" if old is None else _canonical_guard(old)
+            action: Action = "create" if old is None else "keep" if before == each.canonical else "change"
+            steps.append(Step(action, "guard", each.name, before, each))
+            continue
         if each.kind == "job":
             steps.append(_job_step(each, jobs))
             continue
@@ -196,6 +242,7 @@ def compare(
         steps += [Step("delete", "job", each["label"], id=each["id"]) for each in gone]
         for (kind, name), text in reversed(have.items()):
             steps.append(Step("delete", "query" if kind == "query" else "audience", name, text))
+        steps += [Step("delete", "guard", name, id=str(each["id"])) for name, each in held.items()]
     return steps
 
 

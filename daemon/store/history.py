@@ -8,7 +8,10 @@ Bodies by kind, all JSON objects:
   `description`, and each is a version of the schema (`schema_versions`).
 - `audience`: the stored audience; `audience_deleted`: `{"number", "slug"}`.
 - `rule`: the stored rule; `rule_deleted`: `{"id"}`. Routing happens before the log, so a replay only reads past them.
-- `identity`: the limits of the identity graph that hold from here on.
+- `identity`: the limits of the identity graph that hold from here on (`streams.guards.Limits`).
+- `merge_guard`: `{"added": [the stored guard, …], "removed": [id, …]}`.
+- `split`: `{"profile", "into", "keys": [[field, value], …], "apart", "at_us"}`, the keys being those of the new
+  profile; or `{"profile", "keys", "forget": true}`: the profile of these keys may be stitched with its other half again.
 - `erase`: `{"profile", "keys": [[field, value], …], "scrubbed": false}`. Taking the person's events out of the log
   also takes `keys` out of here and sets `scrubbed`: nothing of them is left then, and a replay finds nothing to erase.
 """

@@ -22,6 +22,11 @@ def matches(pattern: str, text: str) -> bool:
     return matcher(pattern)(text)
 
 
+def well_formed(pattern: str) -> bool:
+    """Says whether a pattern can fit anything: its classes end, and no backslash stands at its end."""
+    return matcher(pattern) is not _never
+
+
 @lru_cache(maxsize=4096)
 def matcher(pattern: str) -> Callable[[str], bool]:
     """Gives the test of a pattern; for a pattern known beforehand, so that it is read once."""

@@ -164,6 +164,8 @@ async def test_an_event_that_meets_a_defect_is_passed_over_alone(tmp_path, open_
         honest = mapper.map
 
         class Broken:
+            lost = ingest.pipeline.definitions.mapper.lost
+
             @staticmethod
             def map(stream, body, *rest):
                 if body.get("poison"):

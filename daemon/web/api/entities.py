@@ -13,7 +13,8 @@ from daemon.store import memberships, profiles
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
-from streams.profile import Profile, load, meta_values, output
+from daemon.web.stitches import stitches_of
+from streams.profile import CONFLICTS, Profile, load, output
 from streams.schema import Schema
 
 TABLE = "user"
@@ -21,7 +22,7 @@ QUERY = {
     "fields": "comma-separated names; default: all",
     "segments": "true: add `segments`, the slugs of the audiences that the profile is in",
     "meta": "true: add how it was found",
-    "explain": "true: add keys, fragments and the links between them",
+    "explain": "true: add keys, fragments, the links between them, and the keys that were refused, by which events",
 }
 
 
@@ -30,6 +31,7 @@ class Found(NamedTuple):
 
     profile: Profile
     memberships: list[memberships.Membership]
+    stored: str
 
 
 def routes() -> list[web.RouteDef]:
@@ -46,7 +48,7 @@ async def get_profile(request: web.Request) -> object:
     """Gives the profile that an identity names; 404 when there is none."""
     name, value = request.match_info["field"], request.match_info["value"]
     field = identity_of(request, name)
-    return _reply(request, await found_profile(request, [(field, value)]), field)
+    return await _reply(request, await found_profile(request, [(field, value)]), field)
 
 
 @endpoint("read", tag="profiles", query=QUERY)
@@ -55,7 +57,7 @@ async def get_by_any(request: web.Request) -> object:
     value = request.match_info["value"]
     schema = _schema(request)
     keys = [(field.name, value) for field in schema.identities]
-    return _reply(request, await found_profile(request, keys), None)
+    return await _reply(request, await found_profile(request, keys), None)
 
 
 @endpoint("admin", tag="profiles")
@@ -105,26 +107,28 @@ async def found_profile(request: web.Request, keys: list[tuple[str, str]]) -> Fo
     schema = services.pipeline.definitions.schema
     profile = load(schema, row[0], row[1])
     profile.expire(schema, clock.now_us())
-    return Found(profile, row[2])
+    return Found(profile, row[2], row[1])
 
 
-def _reply(request: web.Request, found: Found, field: str | None) -> Reply:
+async def _reply(request: web.Request, found: Found, field: str | None) -> Reply:
     definitions = request.app[SERVICES].pipeline.definitions
     asked = request.query.get("fields")
     names = [name.strip() for name in asked.split(",") if name.strip()] if asked else None
-    data = output(found.profile, definitions.schema, names)
+    data = output(found.profile, definitions.schema, names, stored=found.stored)
+    slugs = sorted(
+        audience.slug for each in found.memberships if each.member and (audience := _of(definitions, each)) is not None
+    )
+    if names is None or "_segments" in names:
+        data["_segments"] = slugs
     extra: dict[str, Any] = {}
     if _wants(request, "segments") or _wants(request, "allsegments"):
-        data["segments"] = sorted(
-            audience.slug
-            for each in found.memberships
-            if each.member and (audience := _of(definitions, each)) is not None
-        )
+        data["segments"] = slugs
     if _wants(request, "meta"):
         by = [field] if field is not None else [each.name for each in definitions.schema.identities]
         extra["meta"] = {"format": "json", "name": TABLE, "by_fields": by}
     if _wants(request, "explain"):
-        extra["explain"] = _explained(found, definitions.schema)
+        stitches = await stitches_of(request.app[SERVICES], found.profile)
+        extra["explain"] = _explained(found, definitions.schema) | stitches
     return Reply(data, extra=extra)
 
 
@@ -162,5 +166,5 @@ def _explained(found: Found, schema: Schema) -> dict[str, Any]:
         "keys": profile.keys,
         "fragments": fragments,
         "links": [{"from": link[:2], "to": link[2:4], "lane": link[4], "position": link[5]} for link in links],
-        "conflicts": meta_values(profile.id, profile.meta, profile.keys)["_num_conflicts"],
+        "conflicts": profile.meta[CONFLICTS],
     }

@@ -18,7 +18,7 @@ from daemon.web.envelope import endpoint
 from daemon.web.services import SERVICES
 from streams.audience import AudienceSet
 from streams.explain import Condition, conditions, flips
-from streams.profile import Profile, meta_values, shown_value
+from streams.profile import Profile, shown_value
 from streams.ql.compiler import compile_filter
 from streams.ql.nodes import Node
 
@@ -111,8 +111,8 @@ def _tell(definitions: Definitions, audience: Audience, where: Node, profile: Pr
 
     def walked(at: datetime) -> list[Condition]:
         seen = evaluator.at(profile, clock.to_us(at))
-        values = {**seen.values, **meta_values(seen.id, seen.meta, seen.keys)}
-        return conditions(where, values, at, kinds=schema.kinds, includes=definitions.include)
+        seen.refresh_meta(schema)
+        return conditions(where, seen.values, at, kinds=schema.kinds, includes=definitions.include)
 
     current = walked(now)
     verdict = current[0].match, current[0].ok

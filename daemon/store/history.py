@@ -11,7 +11,7 @@ Bodies by kind, all JSON objects:
 - `identity`: the limits of the identity graph that hold from here on (`streams.guards.Limits`).
 - `merge_guard`: `{"added": [the stored guard, …], "removed": [id, …]}`.
 - `split`: `{"profile", "into", "keys": [[field, value], …], "apart", "at_us"}`, the keys being those of the new
-  profile; or `{"profile", "keys", "forget": true}`: the profile of these keys may be stitched with its other half again.
+  profile; or `{"profile", "keys", "forget": true}`: that profile may be stitched with its other half again.
 - `erase`: `{"profile", "keys": [[field, value], …], "scrubbed": false}`. Taking the person's events out of the log
   also takes `keys` out of here and sets `scrubbed`: nothing of them is left then, and a replay finds nothing to erase.
 """

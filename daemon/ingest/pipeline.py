@@ -28,8 +28,8 @@ from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.identity_commands import GuardChange, Split
-from daemon.ingest.refusals import Refusals
 from daemon.ingest.query_commands import QueryChange
+from daemon.ingest.refusals import Refusals
 from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
 from daemon.model.refusal import Conflict
 from daemon.store import bundle, event_reader, history

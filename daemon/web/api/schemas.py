@@ -18,7 +18,7 @@ from daemon.web.api.proposals import PROPOSAL, Teller, accepted, proposal_object
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
-from streams.profile import META_NAMES
+from streams.profile import META_NAMES, SHOWN_META_NAMES
 from streams.schema_diff import Document, compare
 
 TABLE = "user"
@@ -187,7 +187,7 @@ def schema_object(document: Document) -> dict[str, Any]:
         "identities": [
             {"field": each.name, "rank": each.rank, "single": each.single} for each in document.schema.identities
         ],
-        "meta_fields": list(META_NAMES),
+        "meta_fields": [*META_NAMES, *SHOWN_META_NAMES],
         "queries": list(document.queries),
     }
 

@@ -193,7 +193,7 @@ def show_stitches(explained: Mapping[str, Any]) -> None:
         for each in explained["fragments"]
     ]
     click.echo()
-    show_rows(fragments, ("key", "linked to", "values from its events"), as_json=False, title="fragments")
+    show_rows(fragments, ("key", "linked to", "values from its events"), as_json=False)
     if "compacted" in explained:
         click.echo(
             f"{explained['compacted']['keys']:,} keys given up by compaction, last {explained['compacted']['last']}"
@@ -217,7 +217,8 @@ def show_stitches(explained: Mapping[str, Any]) -> None:
     ]
     columns = ("key", "of profile", "reason", "why", "event", "received", "times")
     counts = ", ".join(f"{reason} {times:,}" for reason, times in sorted(explained["refusals"].items()))
-    show_rows(refused, columns, as_json=False, title=f"refused keys ({counts})")
+    click.echo(f"refused keys ({counts}), the newest last")
+    show_rows(refused, columns, as_json=False)
 
 
 def _place(field: str, value: str) -> str:

@@ -109,8 +109,8 @@ def _unite(
         if accepted and (reason := stitches.barred(key, other, accepted, windows, at_us)) is not None:
             refused.append(Refusal(key, reason))
             continue
-        if windows:
-            joins.update(dict.fromkeys(stitches.joined(key, other, accepted, windows)))
+        if accepted and windows:
+            stitches.count_joins(key, other, accepted, windows, joins)
         held |= theirs
         count += added
         accepted.append((key, other))

@@ -59,11 +59,18 @@ def coolest_first(
 
     A value that a bad client puts into everybody's list is then not the home of everybody's events.
     """
-    fields = [name for name, _ in keys]
-    if len(set(fields)) == len(fields):
+    before = ""
+    for name, _ in keys:  # they stand by rank, so those of a field stand together
+        if name == before:
+            break
+        before = name
+    else:
         return keys
     hot = {key for key in keys if (key[0], key[0]) in windows and _spent(owner(key), key, key[0], windows, at_us)}
-    return sorted(keys, key=lambda key: (fields.index(key[0]), key in hot)) if hot else keys
+    if not hot:
+        return keys
+    fields = [name for name, _ in keys]
+    return sorted(keys, key=lambda key: (fields.index(key[0]), key in hot))
 
 
 def barred(
@@ -77,25 +84,36 @@ def barred(
 
     `other` owns the key; with each accepted key stands its owner, None where it is new.
     """
-    if _apart(key, other, accepted):
+    remembered = other is not None and other.memory is not None
+    if remembered and _apart(key, other, accepted):
         return "split"
     for theirs, holder in accepted:
-        if _spent(other, key, theirs[0], windows, at_us) or _spent(holder, theirs, key[0], windows, at_us):
+        if remembered and _spent(other, key, theirs[0], windows, at_us):
+            return "window"
+        if holder is not None and holder.memory is not None and _spent(holder, theirs, key[0], windows, at_us):
             return "window"
     return None
 
 
-def joined(
-    key: Key, other: Profile | None, accepted: Sequence[tuple[Key, Profile | None]], windows: Windows
-) -> Iterable[tuple[str, str, str]]:
-    """Yields the stitches to be counted when a key is accepted beside those: only where somebody was known before."""
-    for theirs, holder in accepted:
+def count_joins(
+    key: Key,
+    other: Profile | None,
+    accepted: Sequence[tuple[Key, Profile | None]],
+    windows: Windows,
+    joins: dict[tuple[str, str, str], None],
+) -> None:
+    """Notes in `joins` the stitches that a limit counts when a key is accepted beside those.
+
+    Only where somebody was known before: an event that makes a profile counts nothing.
+    """
+    name, text = key
+    for (their_name, their_text), holder in accepted:
         if other is None and holder is None:
             continue
-        if (key[0], theirs[0]) in windows:
-            yield (*key, theirs[0])
-        if (theirs[0], key[0]) in windows:
-            yield (*theirs, key[0])
+        if (name, their_name) in windows:
+            joins[name, text, their_name] = None
+        if (their_name, name) in windows:
+            joins[their_name, their_text, name] = None
 
 
 def _spent(profile: Profile | None, key: Key, to: str, windows: Windows, at_us: int) -> bool:
@@ -104,17 +122,20 @@ def _spent(profile: Profile | None, key: Key, to: str, windows: Windows, at_us: 
         return False
     most, window_us = rule
     since_us = at_us - window_us
-    made = profile.memory.get("w", ())
-    count = sum(us > since_us and name == key[0] and text == key[1] and of == to for name, text, of, us in made)
-    return bool(count >= most)
+    made = profile.memory.get("w")
+    if made is None:
+        return False
+    mine, text = key
+    for name, of_text, of, us in made:
+        if us > since_us and name == mine and of_text == text and of == to:
+            most -= 1
+    return most <= 0
 
 
 def _apart(key: Key, other: Profile | None, accepted: Sequence[tuple[Key, Profile | None]]) -> bool:
     """Says whether a split holds between the owner of a key and that of an accepted one: both remember it."""
     theirs = _splits(other)
-    if not theirs:
-        return False
-    for each, holder in accepted:
+    for each, holder in accepted if theirs else ():
         for at_us, marks in _splits(holder):
             for their_us, their_marks in theirs:
                 if at_us == their_us and (mark(key) in marks or mark(each) in their_marks):

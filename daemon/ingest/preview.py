@@ -32,6 +32,8 @@ SLICE: Final = 64
 SAMPLE: Final = 10
 #: All ids: SQLite's largest.
 LAST_ID: Final = 2**63 - 1
+#: Combinations of memberships that are counted before they are summed up.
+_ALIKE: Final = 4096
 #: Spreads a sample over all ids; the golden ratio, as in Fibonacci hashing.
 _SPREAD: Final = 0x9E3779B97F4A7C15
 
@@ -47,11 +49,11 @@ class Sample:
 
     def add(self, profile_id: int, keys: Keys) -> None:
         """Takes a profile, or leaves it."""
-        row = (-(profile_id * _SPREAD % 2**64), profile_id, keys)
+        place = profile_id * _SPREAD % 2**64
         if len(self._kept) < SAMPLE:
-            heapq.heappush(self._kept, row)
-        elif row > self._kept[0]:
-            heapq.heapreplace(self._kept, row)
+            heapq.heappush(self._kept, (place, profile_id, keys))
+        elif place > self._kept[0][0]:
+            heapq.heapreplace(self._kept, (place, profile_id, keys))
 
     @property
     def profiles(self) -> list[tuple[int, Keys]]:
@@ -91,11 +93,13 @@ async def preview(
     found = Preview(audiences={number: Moves() for number in wanted})
     asked = [number for number in wanted if number in stored]
     look = _Look(after, wanted, now)
+    counted = _Count(found)
     slices = Slices()
     last = 0
     while True:
         got = await state.read(partial(_page, after=last, audiences=asked))
         if got is None:
+            counted.sum()
             return found
         last, pages = got
         for texts in pages:
@@ -105,7 +109,7 @@ async def preview(
             rows: list[tuple[int, dict[str, Any]]] = orjson.loads(texts.bodies)
             for start in range(0, len(rows), SLICE):
                 for profile_id, body in rows[start : start + SLICE]:
-                    _count(found, profile_id, body["k"], look.matched(profile_id, body), members.get(profile_id, 0))
+                    counted.add(profile_id, body["k"], look.matched(profile_id, body), members.get(profile_id, 0))
                 if slices.over:
                     await slices.turn()
 
@@ -152,17 +156,35 @@ class _Look:
             return False
 
 
-def _count(found: Preview, profile_id: int, keys: Keys, matched: int, members: int) -> None:
-    found.profiles += 1
-    if not (matched or members):
-        return
-    for number, moves in found.audiences.items():
-        is_in, was_in = matched >> number & 1, members >> number & 1
-        moves.size += is_in
-        moves.members += was_in
-        if is_in > was_in:
-            moves.enters += 1
-            moves.sample_enters.add(profile_id, keys)
-        elif was_in > is_in:
-            moves.exits += 1
-            moves.sample_exits.add(profile_id, keys)
+class _Count:
+    """Counts who is in what, and who moves. Profiles with the same memberships are counted together."""
+
+    def __init__(self, found: Preview) -> None:
+        self._found = found
+        self._alike: dict[tuple[int, int], int] = {}
+
+    def add(self, profile_id: int, keys: Keys, matched: int, members: int) -> None:
+        """Counts a profile by the bits of the audiences that it would be in, and is in."""
+        alike = self._alike
+        each = (matched, members)
+        alike[each] = alike.get(each, 0) + 1
+        moved = matched ^ members
+        while moved:
+            number = moved.bit_length() - 1
+            moved ^= 1 << number
+            moves = self._found.audiences[number]
+            (moves.sample_enters if matched >> number & 1 else moves.sample_exits).add(profile_id, keys)
+        if len(alike) > _ALIKE:
+            self.sum()
+
+    def sum(self) -> None:
+        """Takes what was counted into the result."""
+        for (matched, members), count in self._alike.items():
+            self._found.profiles += count
+            for number, moves in self._found.audiences.items():
+                is_in, was_in = matched >> number & 1, members >> number & 1
+                moves.size += count * is_in
+                moves.members += count * was_in
+                moves.enters += count * (is_in > was_in)
+                moves.exits += count * (was_in > is_in)
+        self._alike.clear()

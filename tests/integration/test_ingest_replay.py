@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from daemon import clock
 from daemon.cli import main
+from daemon.ingest.query_commands import QueryChange
 from daemon.ingest.replay import replay
 from daemon.model.refusal import NotFound
 
@@ -43,6 +44,8 @@ EVENTS = st.fixed_dictionaries(
 STEPS = st.one_of(
     st.tuples(st.just("events"), st.sampled_from(["realtime", "bulk"]), st.lists(EVENTS, min_size=1, max_size=12)),
     st.tuples(st.just("query"), st.integers(0, len(QUERIES) - 1)),
+    st.tuples(st.just("queries"), st.sets(st.integers(0, len(QUERIES) - 1)), st.booleans()),
+    st.tuples(st.just("revert"), st.integers(0, 6)),
     st.tuples(st.just("audience"), st.integers(0, len(AUDIENCES) - 1)),
     st.tuples(st.just("erase"), NAMES),
     st.tuples(st.just("clock"), st.integers(1, 40)),
@@ -78,6 +81,14 @@ async def _take(ingest, frozen_clock, step, rest):
             await ingest.append(body, lane=lane, stream=stream)
     elif step == "query":
         await ingest.pipeline.put_query(QUERIES[rest[0]])
+    elif step == "queries":
+        numbers, without_app = rest
+        change = QueryChange([QUERIES[each] for each in sorted(numbers - {3})], ["app"] if without_app else [])
+        with suppress(NotFound):
+            await ingest.pipeline.change_queries(change)
+    elif step == "revert":
+        with suppress(NotFound):
+            await ingest.pipeline.revert_schema(rest[0])
     elif step == "audience":
         text = AUDIENCES[rest[0]]
         if "INCLUDE" not in text or ingest.pipeline.definitions.audience("big"):

@@ -102,7 +102,7 @@ async def test_the_jobs_that_would_send_it_are_told_with_what_they_would_send(tm
         await set_up(opened)
         both = await job(opened, "both", "big", "rest", "gold")
         enters = await job(opened, "enters", "vip", "rest", events="enters")
-        exits = await job(opened, "exits", "vip", events="exits")
+        exits = await job(opened, "exits", "vip", "rest", events="exits")
         await job(opened, "elsewhere", "gold")
         await opened.post(f"/v2/job/{exits}/pause", ok=True)
         done = await job(opened, "done", "big")
@@ -118,7 +118,7 @@ async def test_the_jobs_that_would_send_it_are_told_with_what_they_would_send(tm
         assert found == {
             both: ("both", ["big", "rest"], 5, 10, "at once"),
             enters: ("enters", ["vip", "rest"], 5, 0, "at once"),
-            exits: ("exits", ["vip"], 0, 5, "when resumed"),
+            exits: ("exits", ["vip", "rest"], 0, 5, "when resumed"),
         }
         assert rows[exits]["state"] == "paused"
 

@@ -156,6 +156,7 @@ async def test_a_revert_to_nothing_takes_all_queries_away_and_back(tmp_path, ope
         await ingest.pipeline.put_query(APP)
         await ingest.pipeline.revert_schema(0)
         assert ingest.pipeline.definitions.queries == {}
+        assert await version(ingest, 3) == []
 
         await ingest.pipeline.revert_schema(2)
 
@@ -169,13 +170,15 @@ async def test_the_stored_queries_are_those_of_the_newest_version_also_after_a_r
         await ingest.pipeline.delete_query("app")
         await ingest.pipeline.put_query(SHOP)
         await ingest.pipeline.put_query(APP)
-        await ingest.pipeline.revert_schema(1)
-        await ingest.pipeline.revert_schema(4)
-    async with open_ingest(tmp_path) as ingest:
-        stored = [each.row for each in ingest.pipeline.definitions.queries.values()]
+        await ingest.pipeline.revert_schema(1)  # the first app, not the second: it ranks by the time of its making
+    for number, aliases in ((5, ["app"]), (6, ["shop", "app"])):
+        async with open_ingest(tmp_path) as ingest:
+            stored = [each.row for each in ingest.pipeline.definitions.queries.values()]
 
-        assert stored == await version(ingest, 6)
-        assert [row.alias for row in stored] == ["shop", "app"]
+            assert stored == await version(ingest, number)
+            assert [row.alias for row in stored] == aliases
+            if number == 5:
+                await ingest.pipeline.revert_schema(4)
 
 
 async def test_a_replay_plays_changes_of_several_queries_and_reverts(tmp_path, open_ingest):

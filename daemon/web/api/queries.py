@@ -9,7 +9,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from daemon import clock
-from daemon.ingest.definitions import StoredQuery
+from daemon.ingest.definitions import StoredQuery, reads_any
 from daemon.ingest.query_commands import QueryChange, disagreements
 from daemon.web import body
 from daemon.web.api import proposals
@@ -115,7 +115,8 @@ async def validate_query(request: web.Request) -> object:
         if request.query.get("segments") == "true":
             names = {column.name for each in statements for column in each.columns}
             for audience in request.app[SERVICES].pipeline.definitions.audiences.values():
-                read = sorted(names & audience.compiled.fields) if audience.compiled is not None else []
+                reads = audience.compiled.fields if audience.compiled is not None else frozenset()
+                read = sorted(name for name in names if reads_any(reads, [name]))
                 if read:
                     audiences[audience.slug] = read
     except QueryError as error:

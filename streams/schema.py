@@ -7,12 +7,12 @@ expression, else `string`; unstated operators from the kind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Final, TypeAlias
 
-from streams.merge import Merge, Slot, allowed_operators, default_operator, make_slot
+from streams.merge import Merge, Slot, State, Value, allowed_operators, default_operator, make_slot
 from streams.ql.errors import Diagnostic, QueryError, diagnostic
 from streams.ql.functions import FUNCTIONS
 from streams.ql.kinds import Kind, kind_named
@@ -81,6 +81,8 @@ class Schema:
     """Identities of several values with a capacity."""
     expiring: tuple[Slot, ...]
     """Fields with keep_days."""
+    shows: dict[tuple[str, ...], Callable[[dict[str, State]], dict[str, Value]]] = field(default_factory=dict)
+    """By the keys of a profile's states: what makes its typed values (`streams.profile`)."""
     _names: dict[int, frozenset[str]] = field(default_factory=dict)
 
     def names_of(self, mask: int) -> frozenset[str]:

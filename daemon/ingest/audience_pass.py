@@ -15,8 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from daemon.ingest.batch import entry_of
-from daemon.ingest.cache import Cache
+from daemon.ingest.cache import Cache, Entry
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
@@ -25,7 +24,7 @@ from daemon.store import definitions as store
 from daemon.store import memberships, profiles
 from daemon.store.database import Database
 from daemon.store.definitions import Pass
-from streams.profile import new, viewer
+from streams.profile import load, new, viewer
 
 #: Profiles of one step.
 STEP_PROFILES: Final = 8192
@@ -177,21 +176,30 @@ class _Scan:
                 part = rows[at : at + 64]
                 if slow:
                     for profile_id, body in part:
-                        row = _row(profile_id, body, timers, former)
-                        self._entry(self._cache.by_id.get(profile_id), row)
+                        entry = self._cache.by_id.get(profile_id)
+                        if entry is None and profile_id not in self._cache.gone:
+                            entry = self._scanned(profile_id, body, timers, former)
+                        if entry is not None:
+                            self._whole(entry)
                 else:
                     self._fast(part, timers, former)
                 if slices.over:
                     await slices.turn()
 
-    def _entry(self, entry: Any, row: Sequence[Any]) -> None:
-        if entry is None:
-            if row[0] in self._cache.gone:
-                return
-            entry = entry_of(self._definitions, row)
-        else:
+    def _scanned(
+        self, profile_id: int, body: dict[str, Any], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
+    ) -> Entry:
+        known = former.get(profile_id, [])
+        members = sum(1 << audience for audience, sequence, _ in known if sequence & 1)
+        profile = load(self._definitions.schema, profile_id, body)
+        ledger = orjson.dumps(known).decode()
+        return Entry(profile_id, "", ledger, members, timers.get(profile_id), profile=profile)
+
+    def _whole(self, entry: Entry) -> None:
+        if self._cache.by_id.get(entry.id) is entry:
             self._cache.touch(entry, self._unit.number)
         self._evaluator.some(self._unit, entry, self._numbers, self._cause)
+        entry.rest()
         refused = [(number, None) for number in self._refused if entry.members >> number & 1]
         if refused:
             self._unit.move(entry, refused, self._cause)
@@ -207,7 +215,7 @@ class _Scan:
             entry = by_id.get(profile_id)
             if entry is not None or profile_id in gone:
                 if entry is not None:
-                    self._entry(entry, ())
+                    self._whole(entry)
                 continue
             seen.id = profile_id
             seen.meta = body["m"]
@@ -245,12 +253,3 @@ class _Scan:
             if moved >> number & 1:
                 until_us = self._evaluator.until(self._seen, number, unit) if matched >> number & 1 else None
                 unit.turn(profile_id, number, known.get(number), cause, until_us=until_us)
-
-
-def _row(
-    profile_id: int, body: dict[str, Any], timers: Mapping[int, int], former: Mapping[int, list[list[int]]]
-) -> list[Any]:
-    """What `entry_of` takes."""
-    known = former.get(profile_id, [])
-    members = [audience for audience, sequence, _ in known if sequence & 1]
-    return [profile_id, body, timers.get(profile_id), members, orjson.dumps(known).decode()]

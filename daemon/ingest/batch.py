@@ -1,17 +1,19 @@
-"""A batch of events: map, fetch what they touch in one read, resolve, merge; then evaluate, and one bundle.
+"""A batch of events: map, fetch what they touch in one read, resolve; then merge, evaluate, and one bundle.
 
-Each profile is evaluated and written once a batch, however many of its events are in it.
+Each profile is opened, evaluated and written once a batch, however many of its events are in it: an event whose keys
+all lead to one profile waits with it until the batch ends. What makes a profile or joins some, or could take a key
+away, is merged at once, after all that waits for those profiles: of each profile the order is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
-from daemon.ingest.cache import NEW_BYTES, Cache, Entry
+from daemon.ingest.cache import Cache, Entry
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
@@ -23,7 +25,10 @@ from streams.compaction import Compaction
 from streams.guards import Limits
 from streams.identity import Resolution, resolve
 from streams.mapping import Key, Mapped
-from streams.profile import Profile, load, new
+from streams.profile import Profile, new
+
+#: Events that wait for one profile at most: merging them is one piece of work.
+MOST_WAITING: Final = 64
 
 #: What an event says, position, received_us, stream, event_us, event_id.
 _Event: TypeAlias = tuple[list[Mapped], int, int, str, int, str | None]
@@ -51,10 +56,14 @@ class Batch:
         self._compaction = Compaction(definitions.schema, limits) if limits.compacting else None
         self._slices = Slices()
         self._unknown: set[Key] = set()
-        self._changed: dict[int, int] = {}
+        #: The profiles that events of this batch go to, by id.
+        self._touched: dict[int, Entry] = {}
         self._whole: set[int] = set()
         self._owners: dict[Key, int | None] = {}
         self._received_us = 0
+        self._lane: Lane = "realtime"
+        #: Bytes of stored text that were taken in.
+        self.bytes = 0
         #: The position of the last event that was taken in.
         self.last = 0
         #: Refused keys by field and reason: how many, and the position of the last such event (0: it had no other key).
@@ -69,16 +78,23 @@ class Batch:
 
     async def take(self, lane: Lane, pages: Sequence[Page]) -> None:
         """Takes the events of `pages` into the profiles in memory."""
-        events: list[_Event] = []
         if pages[0].last <= self.last:
             raise RuntimeError(f"events up to {self.last} are taken already")  # each is counted once, whatever happens
+        self._lane = lane
+        held: list[_Event] = []
         for page in pages:
-            await self._map(page, events)
+            events = await self._map(page)
+            if held or self._unknown:
+                held += events  # for the read of their profiles, and in their order
+            else:
+                await self._place(events)
+            self.bytes += len(page.text)
+            self._unit.events += len(events)
         if self._unknown:
-            await fetch(self._state, self._cache, self._definitions, list(self._unknown), self._slices)
+            await fetch(self._state, self._cache, list(self._unknown), self._slices)
             self._unknown.clear()
-        await self._apply(lane, events)
-        self._unit.events += len(events)
+        if held:
+            await self._place(held)
         self.last = pages[-1].last
 
     async def finish(self, lane: Lane) -> None:
@@ -86,8 +102,9 @@ class Batch:
         self._unit.take_batch(lane, self.last)
         await self._evaluate()
 
-    async def _map(self, page: Page, events: list[_Event]) -> None:
+    async def _map(self, page: Page) -> list[_Event]:
         rows: list[tuple[int, int, str, int, str | None, dict[str, Any]]] = orjson.loads(page.text)
+        events: list[_Event] = []
         slices = self._slices
         map_event = self._definitions.mapper.map
         by_key, unknown = self._cache.by_key, self._unknown
@@ -106,37 +123,86 @@ class Batch:
             for (field, reason), count in lost.items():
                 self._count_refused(field, reason, count, 0)
             lost.clear()
+        return events
 
-    async def _apply(self, lane: Lane, events: Sequence[_Event]) -> None:
-        schema, limits, slices = self._definitions.schema, self._limits, self._slices
-        expiring = bool(schema.expiring)
-        owner, create, changed = self._cache.by_key.get, self._create, self._changed
-        windows, compaction = self._windows, self._compaction
-        changed_before = changed.get
-        for at in range(0, len(events), 16):
-            for mapped, position, received_us, stream, event_us, event_id in events[at : at + 16]:
-                for each in mapped:
-                    self._received_us = received_us
-                    resolution = resolve(schema, each, owner, create, limits=limits, windows=windows, at_us=received_us)
-                    profile = resolution.profile
-                    if resolution.attach or resolution.absorb:
-                        self._link(resolution)
-                    if resolution.refused:
-                        for (field, _), reason in resolution.refused:
-                            self._count_refused(field, reason, 1, position)
-                    mask = changed_before(profile.id, 0)
-                    if expiring:
-                        mask |= profile.expire(schema, received_us)
-                    changed[profile.id] = mask | profile.apply(
-                        schema, resolution, event_us=event_us, event_id=event_id, stream=stream,
-                        received_us=received_us, position=(lane, position),
-                    )  # fmt: skip
-                    if compaction is not None:
-                        self.compacted += compaction.after_event(profile, resolution.keys, received_us)
-                    if profile.dropped:
-                        self._drop_keys(profile)
+    async def _place(self, events: Sequence[_Event]) -> None:
+        slices = self._slices
+        owner, touched = self._cache.by_key.get, self._touched
+        may_wait = not self._definitions.schema.limited and self._compaction is None
+        for at in range(0, len(events), 32):
+            for event in events[at : at + 32]:
+                for each in event[0]:
+                    keys = each.keys
+                    entry = owner(keys[0])
+                    if entry is None or each.refused or not may_wait:
+                        self._resolve(each, event)
+                        continue
+                    for key in keys:
+                        if owner(key) is not entry:
+                            self._resolve(each, event)
+                            break
+                    else:
+                        waiting = entry.waiting
+                        if waiting is None:
+                            waiting = entry.waiting = []
+                            touched[entry.id] = entry
+                        waiting.append((each, event))
+                        if len(waiting) >= MOST_WAITING:
+                            self._open(entry)
             if slices.over:
                 await slices.turn()
+
+    def _open(self, entry: Entry) -> Profile:
+        """Gives a profile with all that waited for it merged into it."""
+        schema = self._definitions.schema
+        profile = entry.open(schema)
+        waiting = entry.waiting
+        if waiting is None:
+            entry.waiting = []
+            self._touched[entry.id] = entry
+            return profile
+        if waiting:
+            mask, lane, expiring = entry.changed, self._lane, bool(schema.expiring)
+            merge = profile.merge
+            for (keys, values, _), (_, position, received_us, stream, event_us, event_id) in waiting:
+                if expiring:
+                    mask |= profile.expire(schema, received_us)
+                mask |= merge(
+                    schema, keys[0], values, event_us, event_id, stream, received_us, (lane, position)
+                )  # fmt: skip
+            entry.changed = mask
+            waiting.clear()
+        return profile
+
+    def _owner(self, key: Key) -> Profile | None:
+        entry = self._cache.by_key.get(key)
+        return None if entry is None else self._open(entry)
+
+    def _resolve(self, mapped: Mapped, event: _Event) -> None:
+        """Merges at once what makes a profile, or gives it keys, or may join some."""
+        schema = self._definitions.schema
+        _, position, received_us, stream, event_us, event_id = event
+        self._received_us = received_us
+        resolution = resolve(
+            schema, mapped, self._owner, self._create, limits=self._limits, windows=self._windows, at_us=received_us
+        )
+        profile = resolution.profile
+        entry = self._cache.by_id[profile.id]
+        self._open(entry)
+        if resolution.attach or resolution.absorb:
+            self._link(entry, resolution)
+        for (field, _), reason in resolution.refused:
+            self._count_refused(field, reason, 1, position)
+        if schema.expiring:
+            entry.changed |= profile.expire(schema, received_us)
+        entry.changed |= profile.apply(
+            schema, resolution, event_us=event_us, event_id=event_id, stream=stream,
+            received_us=received_us, position=(self._lane, position),
+        )  # fmt: skip
+        if self._compaction is not None:
+            self.compacted += self._compaction.after_event(profile, resolution.keys, received_us)
+        if profile.dropped:
+            self._drop_keys(entry, profile)
 
     def _count_refused(self, field: str, reason: str, count: int, position: int) -> None:
         before, last = self.refused.get((field, reason), (0, 0))
@@ -146,60 +212,66 @@ class Batch:
         head = self._unit.head
         head.last_profile += 1
         profile = new(head.last_profile, self._received_us)
-        self._cache.add(Entry(profile, size=NEW_BYTES, stored=False))
+        self._cache.add(Entry(profile.id, profile=profile, stored=False))
         self._whole.add(profile.id)
         return profile
 
-    def _link(self, resolution: Resolution) -> None:
+    def _link(self, entry: Entry, resolution: Resolution) -> None:
         """Gives the profile its new keys, and those of the profiles that it takes in."""
-        profile, by_key, owners = resolution.profile, self._cache.by_key, self._owners
+        by_key, owners = self._cache.by_key, self._owners
         for other in resolution.absorb:
-            self._absorb(other, profile)
+            self._absorb(self._cache.by_id[other.id], entry)
         for key in resolution.attach:
-            by_key[key] = profile
-            owners[key] = profile.id
+            by_key[key] = entry
+            owners[key] = entry.id
+        entry.keys += resolution.attach
 
-    def _absorb(self, other: Profile, into: Profile) -> None:
+    def _absorb(self, other: Entry, into: Entry) -> None:
         unit, cache = self._unit, self._cache
-        entry = cache.by_id[other.id]
-        if entry.stored:
+        profile = other.open(self._definitions.schema)
+        if other.stored:
             known = self._definitions.audiences
-            memberships = {number: each for number, each in entry.memberships().items() if number in known}
-            unit.leave_for_good(other.id, memberships, "merge", other.dump(), merged_into=into.id)
+            memberships = {number: each for number, each in other.memberships().items() if number in known}
+            unit.leave_for_good(other.id, memberships, "merge", profile.dump(), merged_into=into.id)
             unit.bundle.gone.append(other.id)
-        cache.forget(entry, unit.number)
-        for key in other.all_keys():
+        cache.forget(other, unit.number)
+        for key in other.keys:
             cache.by_key[key] = into
             self._owners[key] = into.id
-        self._changed.pop(other.id, None)
+        into.keys += other.keys
+        self._touched.pop(other.id, None)
         self._whole.discard(other.id)
         self._whole.add(into.id)
 
-    def _drop_keys(self, profile: Profile) -> None:
+    def _drop_keys(self, entry: Entry, profile: Profile) -> None:
         by_key = self._cache.by_key
         for key in profile.dropped:
-            if by_key.get(key) is profile:
+            if by_key.get(key) is entry:
                 del by_key[key]
                 self._owners[key] = None
+        entry.keys = tuple(key for key in entry.keys if by_key.get(key) is entry)
         profile.dropped.clear()
 
     async def _evaluate(self) -> None:
         unit, cache, evaluator, slices = self._unit, self._cache, self._evaluator, self._slices
-        by_id, touch, rows, whole = cache.by_id, cache.touch, unit.bundle.profiles, self._whole
+        touch, rows, whole = cache.touch, unit.bundle.profiles, self._whole
         number = unit.number
+        touched = self._touched
         # In the order of the table, which is what the writes then have.
-        changed = self._changed
-        for count, profile_id in enumerate(sorted(changed)):
-            entry = by_id[profile_id]
+        for count, profile_id in enumerate(sorted(touched)):
+            entry = touched[profile_id]
+            profile = self._open(entry)
+            entry.waiting = None
             touch(entry, number)
             if profile_id in whole:
                 evaluator.whole(unit, entry, "merge" if entry.stored else "event")
                 entry.stored = True
             else:
-                evaluator.after_change(unit, entry, changed[profile_id])
-            text = entry.profile.dump()
+                evaluator.after_change(unit, entry, entry.changed)
+            entry.changed = 0
+            text = profile.dump()
             rows += (profile_id, text)
-            cache.resize(entry, len(text))
+            cache.keep(entry, text)
             if not count & 7 and slices.over:
                 await slices.turn()
         for count, ((field, value), owner) in enumerate(self._owners.items()):
@@ -211,23 +283,21 @@ class Batch:
                 unit.bundle.identities += (field, value, owner)
 
 
-async def fetch(state: Database, cache: Cache, definitions: Definitions, keys: Sequence[Key], slices: Slices) -> None:
+async def fetch(state: Database, cache: Cache, keys: Sequence[Key], slices: Slices) -> None:
     """Reads the owners of `keys` into the cache, in one read; what the cache has already is newer and stays."""
     for text in await state.read(partial(profiles.owned_by, keys=keys)):
         rows: list[Any] = orjson.loads(text)
-        size = len(text) // max(1, len(rows))
         for row in rows:
             if row[0] not in cache.by_id and row[0] not in cache.gone:
-                entry = entry_of(definitions, row)
-                cache.add(entry)
-                cache.resize(entry, size)
+                cache.add(entry_of(row))
         await slices.turn()
 
 
-def entry_of(definitions: Definitions, row: Sequence[Any]) -> Entry:
+def entry_of(row: Sequence[Any]) -> Entry:
     """Makes an entry of a stored row (see `daemon.store.profiles`)."""
-    profile_id, body, due_us, members, ledger = row
+    profile_id, text, due_us, members, ledger, keys = row
     mask = 0
     for number in members:
         mask |= 1 << number
-    return Entry(load(definitions.schema, profile_id, body), ledger, mask, due_us)
+    owned = tuple((field, value) for field, values in keys.items() for value in values)
+    return Entry(profile_id, text, ledger, mask, due_us, keys=owned)

@@ -139,16 +139,16 @@ async def erase(
     unit: Unit, definitions: Definitions, state: Database, cache: Cache, field: str, value: str
 ) -> tuple[int, None]:
     """Erases the profile that owns a key: exits with its last fields, then nothing of it. Raises NotFound."""
-    profile = await _owner(definitions, state, cache, field, value)
+    profile = await _owner(state, cache, field, value)
     if profile is None:
         raise NotFound(f"there is no profile with {field} {value!r}")
     await erase_profile(unit, definitions, cache, profile)
     return profile, None
 
 
-async def _owner(definitions: Definitions, state: Database, cache: Cache, field: str, value: str) -> int | None:
+async def _owner(state: Database, cache: Cache, field: str, value: str) -> int | None:
     if (field, value) not in cache.by_key:
-        await fetch(state, cache, definitions, [(field, value)], Slices())
+        await fetch(state, cache, [(field, value)], Slices())
     found = cache.by_key.get((field, value))
     return None if found is None else found.id
 
@@ -156,7 +156,7 @@ async def _owner(definitions: Definitions, state: Database, cache: Cache, field:
 async def erase_profile(unit: Unit, definitions: Definitions, cache: Cache, profile_id: int) -> None:
     """Takes a cached profile away, with everything that is known of it."""
     entry = cache.by_id[profile_id]
-    profile = entry.profile
+    profile = entry.read(definitions.schema)
     keys = profile.all_keys()
     known = definitions.audiences
     memberships = {number: each for number, each in entry.memberships().items() if number in known}

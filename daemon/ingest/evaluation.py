@@ -1,5 +1,7 @@
 """Who is a member now, and when time alone would change that: of profiles in the cache, and of scanned ones.
 
+Entries that are evaluated are left open; the caller stores or rests them.
+
 A profile in the cache stands for what its events made of it; what keep_days lets expire since then is left out for
 evaluating, but stays stored until the profile's next event. So what is stored depends on the log alone (P10).
 """
@@ -60,12 +62,14 @@ class Evaluator:
         numbers = self._set.timed
         self._evaluate(unit, entry, numbers, _mask(numbers), "time", numbers)
         if entry.due_us is None:
-            unit.bundle.timers_done.append(entry.profile.id)
+            unit.bundle.timers_done.append(entry.id)
 
     def _evaluate(
         self, unit: Unit, entry: Entry, numbers: tuple[int, ...], mask: int, cause: Cause, timed: tuple[int, ...]
     ) -> None:
-        profile = self.at(entry.profile, unit.now_us) if self._schema.expiring else entry.profile
+        profile = entry.open(self._schema)
+        if self._schema.expiring:
+            profile = self.at(profile, unit.now_us)
         matched = self.matched(profile, numbers, unit.now)
         moved = (matched ^ entry.members) & mask
         if moved:

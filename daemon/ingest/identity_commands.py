@@ -8,7 +8,7 @@ from functools import partial
 
 from daemon import log
 from daemon.ingest.batch import fetch
-from daemon.ingest.cache import NEW_BYTES, Cache, Entry
+from daemon.ingest.cache import Cache, Entry
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
@@ -124,20 +124,20 @@ async def split_profile(
     dry_run: bool,
 ) -> tuple[Split, None]:
     """Gives `keys` of the profile that owns `key` to a new profile. Raises NotFound, and SplitError."""
-    entry = await _entry(definitions, state, cache, key)
+    entry = await _entry(state, cache, key)
     if dry_run:
         schema = definitions.schema
-        halves = split(schema, entry.profile, keys, unit.head.last_profile + 1, unit.now_us, apart=apart)
+        halves = split(schema, entry.read(schema), keys, unit.head.last_profile + 1, unit.now_us, apart=apart)
         matched = partial(_matched, unit, evaluator)
         return _told(halves, entry.members, matched(halves.kept), matched(halves.made)), None
     before = entry.members
     halves, made = divide(unit, definitions, evaluator, cache, entry, keys, unit.now_us, apart=apart)
     body = {
-        "profile": entry.profile.id, "into": made.profile.id, "keys": [list(each) for each in keys], "apart": apart,
+        "profile": entry.id, "into": made.id, "keys": [list(each) for each in keys], "apart": apart,
         "at_us": unit.now_us,
     }  # fmt: skip
     unit.decide("split", body)
-    log.get().info("profile_split", profile=entry.profile.id, into=made.profile.id, keys=len(keys), apart=apart)
+    log.get().info("profile_split", profile=entry.id, into=made.id, keys=len(keys), apart=apart)
     return _told(halves, before, entry.members, made.members), None
 
 
@@ -161,27 +161,28 @@ def divide(
     apart: bool,
 ) -> tuple[Halves, Entry]:
     """Makes two profiles of a cached one within a step, and evaluates both; gives them, and the new one's entry."""
-    halves = split(definitions.schema, entry.profile, keys, unit.head.last_profile + 1, at_us, apart=apart)
+    halves = split(
+        definitions.schema, entry.read(definitions.schema), keys, unit.head.last_profile + 1, at_us, apart=apart
+    )
     unit.head.last_profile += 1
     entry.profile = halves.kept
-    for key in halves.kept.all_keys():
-        cache.by_key[key] = halves.kept
-    made = Entry(halves.made, size=NEW_BYTES, stored=False)
-    cache.add(made)
+    entry.keys = tuple(halves.kept.all_keys())
+    made = Entry(halves.made.id, profile=halves.made, keys=tuple(halves.made.all_keys()), stored=False)
+    cache.add(made)  # which takes its keys from the other
     for name, text in halves.made.all_keys():
         unit.bundle.identities += (name, text, halves.made.id)
-    for each in (entry, made):
+    for each, profile in ((entry, halves.kept), (made, halves.made)):
         evaluator.whole(unit, each, "split")
-        store_entry(unit, cache, each)
+        store_entry(unit, cache, each, profile)
     return halves, made
 
 
-def store_entry(unit: Unit, cache: Cache, entry: Entry) -> None:
+def store_entry(unit: Unit, cache: Cache, entry: Entry, profile: Profile) -> None:
     """Writes a profile that a command has changed."""
     cache.touch(entry, unit.number)
-    text = entry.profile.dump()
-    unit.bundle.profiles += (entry.profile.id, text)
-    cache.resize(entry, len(text))
+    text = profile.dump()
+    unit.bundle.profiles += (entry.id, text)
+    cache.keep(entry, text)
     entry.stored = True
 
 
@@ -189,31 +190,31 @@ async def forget_split(
     unit: Unit, definitions: Definitions, state: Database, cache: Cache, key: Key
 ) -> tuple[bool, None]:
     """Lets a profile be stitched again with what it was split from; says whether it was. Raises NotFound."""
-    entry = await _entry(definitions, state, cache, key)
-    if not forget(unit, cache, entry):
+    entry = await _entry(state, cache, key)
+    if not forget(unit, definitions, cache, entry):
         return False, None
-    unit.decide("split", {"profile": entry.profile.id, "keys": [list(key)], "forget": True})
+    unit.decide("split", {"profile": entry.id, "keys": [list(key)], "forget": True})
     return True, None
 
 
-def forget(unit: Unit, cache: Cache, entry: Entry) -> bool:
+def forget(unit: Unit, definitions: Definitions, cache: Cache, entry: Entry) -> bool:
     """Forgets what a cached profile was split from, within a step."""
-    if not stitches.forget_split(entry.profile):
+    profile = entry.read(definitions.schema)
+    if not stitches.forget_split(profile):
         return False
-    store_entry(unit, cache, entry)
+    store_entry(unit, cache, entry, profile)
     return True
 
 
-async def _entry(definitions: Definitions, state: Database, cache: Cache, key: Key) -> Entry:
-    entry = await owner_of(definitions, state, cache, key)
+async def _entry(state: Database, cache: Cache, key: Key) -> Entry:
+    entry = await owner_of(state, cache, key)
     if entry is None:
         raise NotFound(f"there is no profile with {key[0]} {key[1]!r}")
     return entry
 
 
-async def owner_of(definitions: Definitions, state: Database, cache: Cache, key: Key) -> Entry | None:
+async def owner_of(state: Database, cache: Cache, key: Key) -> Entry | None:
     """Gives the cached entry of the profile that owns a key, read where it is not in memory."""
     if key not in cache.by_key:
-        await fetch(state, cache, definitions, [key], Slices())
-    found = cache.by_key.get(key)
-    return None if found is None else cache.by_id[found.id]
+        await fetch(state, cache, [key], Slices())
+    return cache.by_key.get(key)

@@ -28,26 +28,25 @@ from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.identity_commands import GuardChange, Split
+from daemon.ingest.lanes import Lanes, LaneSettings
 from daemon.ingest.query_commands import QueryChange
 from daemon.ingest.refusals import Refusals
 from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
 from daemon.model.refusal import Conflict
-from daemon.store import bundle, event_reader, history
+from daemon.store import bundle, history
 from daemon.store import definitions as definitions_store
 from daemon.store import events as event_log
 from daemon.store import guards as guards_store
 from daemon.store.bundle import CursorMoved
 from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
-from daemon.store.event_reader import Page
 from daemon.store.guards import GuardRow
 from streams.guards import Limits
 from streams.mapping import Key
 
 T = TypeVar("T")
 
-#: Events of the bulk lane that are read at a time, and pages that are taken at a time.
-READ_EVENTS: Final = 4096
+#: Pages that are taken at a time.
 STEP_PAGES: Final = 8
 #: A bulk batch is not cut short for something stronger before it has this many events.
 LEAST_EVENTS: Final = 2048
@@ -66,7 +65,7 @@ class Closed(Exception):  # noqa: N818  (says what happened)
     """The loop has ended; the command was not carried out."""
 
 
-class IngestSettings(Protocol):
+class IngestSettings(LaneSettings, Protocol):
     """What the loop needs of the settings' section `ingest`."""
 
     @property
@@ -78,16 +77,8 @@ class IngestSettings(Protocol):
         """What they may take."""
 
     @property
-    def batch_events(self) -> int:
-        """Events of one bulk batch at most."""
-
-    @property
-    def read_bytes(self) -> int:
-        """Stored bytes of events that are read at a time."""
-
-    @property
-    def realtime_events(self) -> int:
-        """Events of one real-time batch at most."""
+    def batch_bytes(self) -> int:
+        """Stored bytes of events of one bulk batch: it ends once it has these."""
 
 
 @dataclass(slots=True)
@@ -126,10 +117,7 @@ class Pipeline:
         self._refusals = Refusals()
         self._head: Head
         self._evaluator: Evaluator
-        self._heads: dict[Lane, int] = dict.fromkeys(LANES, 0)
-        self._fresh: dict[Lane, bool] = dict.fromkeys(LANES, True)
-        self._ahead: dict[Lane, list[Page]] = {lane: [] for lane in LANES}
-        self._read_ahead: asyncio.Future[list[Page]] | None = None
+        self._lanes = Lanes(events, settings)
         self._wake = asyncio.Event()
         self._commands: deque[_Command[Any]] = deque()
         self._drains: list[_Drain] = []
@@ -141,7 +129,6 @@ class Pipeline:
         self._committed: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._told_trigger = 0
         self._failures = 0
-        self._most_events: int | None = None
         #: Of the batch under way: its lane, how many events it has so far, the last one's position.
         self._taking: tuple[Lane, int, int] | None = None
         self._poison: tuple[Lane, int] | None = None
@@ -194,12 +181,12 @@ class Pipeline:
     def wake(self, lane: Lane | None = None) -> None:
         """Says that events were appended to a lane, or to whichever; or that the clock was set."""
         for each in LANES if lane is None else (lane,):
-            self._fresh[each] = True
+            self._lanes.fresh[each] = True
         self._wake.set()
 
     def lag(self) -> dict[str, int]:
         """Gives the events of each lane that are in the log and not yet in the profiles, as last seen."""
-        return {lane: max(0, self._heads[lane] - self._committed[lane]) for lane in LANES}
+        return self._lanes.lag(self._committed)
 
     def committed(self) -> Mapping[Lane, int]:
         """Gives the position up to which each lane is in the profiles, durably; stays current."""
@@ -351,11 +338,12 @@ class Pipeline:
     async def _choose(self) -> str | None:
         """Gives what is to be done next: the strongest that is ready, or what has waited too long."""
         ready = []
-        if await self._has_events("realtime"):
+        cursors = self._head.cursors
+        if await self._lanes.has("realtime", cursors["realtime"]):
             ready.append("realtime")
         if self._head.next_due_us is not None and self._head.next_due_us <= clock.now_us():
             ready.append("timers")
-        if await self._has_bulk(hurry=bool(ready)):
+        if await self._lanes.has_bulk(cursors["bulk"], hurry=bool(ready)):
             ready.append("bulk")
         if self._head.passes:
             ready.append("pass")
@@ -367,83 +355,32 @@ class Pipeline:
         patient = min(ready[1:], key=lambda kind: self._waiting_since[kind])
         return patient if now - self._waiting_since[patient] > PATIENCE_S else ready[0]
 
-    async def _has_bulk(self, *, hurry: bool) -> bool:
-        """Says whether the bulk lane has events; in a hurry it does not wait for the log, but asks again next time."""
-        if hurry and not self._ahead["bulk"]:
-            if self._read_ahead is None:
-                if not self._fresh["bulk"]:
-                    return False
-                self._fresh["bulk"] = False
-                self._read_ahead = asyncio.ensure_future(self._read_on(self._head.cursors["bulk"]))
-            if not self._read_ahead.done():
-                return False
-        return await self._has_events("bulk")
-
-    async def _has_events(self, lane: Lane, after: int | None = None) -> bool:
-        """Says whether there are events to take, after the cursor or a position; reads some when it is not known."""
-        if self._ahead[lane]:
-            return True
-        if lane == "bulk" and self._read_ahead is not None:
-            reading, self._read_ahead = self._read_ahead, None
-            self._ahead["bulk"] = await reading
-            if self._ahead["bulk"]:
-                return True
-        if not self._fresh[lane]:
-            return False
-        self._fresh[lane] = False
-        pages, heads = await self._read(lane, self._head.cursors[lane] if after is None else after)
-        self._ahead[lane] = pages
-        self._see(heads, lane, pages)
-        return bool(pages)
-
-    async def _read(self, lane: Lane, after: int) -> tuple[list[Page], dict[Lane, int]]:
-        most = self._settings.realtime_events if lane == "realtime" else min(READ_EVENTS, self._settings.batch_events)
-        if self._most_events is not None:
-            most = min(most, self._most_events)
-        size = self._settings.read_bytes
-
-        def read(db: sqlite3.Connection) -> tuple[list[Page], dict[Lane, int]]:
-            return event_reader.read(db, lane, after, most, size), event_log.heads(db)
-
-        return await self._events.read(read)
-
-    async def _read_on(self, after: int) -> list[Page]:
-        pages, heads = await self._read("bulk", after)
-        self._see(heads, "bulk", pages)
-        return pages
-
-    def _see(self, heads: Mapping[Lane, int], lane: Lane, pages: list[Page]) -> None:
-        """Notes how far the log goes; what a lane has beyond the pages just read is there to be read."""
-        self._heads = {each: max(self._heads[each], heads[each]) for each in LANES}
-        if pages and heads[lane] > pages[-1].last:
-            self._fresh[lane] = True
-
     async def _take_events(self, lane: Lane) -> None:
-        pages = self._ahead[lane]
+        lanes = self._lanes
+        pages = lanes.pages[lane]
         if self._in_flight_scanned:
             await self._settle()
-        if lane == "bulk" and self._read_ahead is None:
-            self._read_ahead = asyncio.ensure_future(self._read_on(pages[-1].last))
+        if lane == "bulk":
+            lanes.read_ahead()
         unit = self._next_unit()
         if self._poison == (lane, pages[0].last):
             log.get().error("event_passed_over", lane=lane, position=pages[0].last)
             unit.take_batch(lane, pages[0].last)
-            self._ahead[lane] = pages[1:]
+            lanes.pages[lane] = pages[1:]
             self._poison = None
             await self._commit(unit)
             return
         batch = Batch(unit, self.definitions, self._evaluator, self._cache, self._state, self._limits)
         while True:
-            some, self._ahead[lane] = pages[:STEP_PAGES], pages[STEP_PAGES:]
+            some, lanes.pages[lane] = pages[:STEP_PAGES], pages[STEP_PAGES:]
             self._taking = (lane, batch.events + sum(page.events for page in some), some[-1].last)
             await batch.take(lane, some)
-            pages = self._ahead[lane]
+            pages = lanes.pages[lane]
             if not pages:
-                if lane != "bulk" or self._full(batch) or not await self._has_events(lane, batch.last):
+                if lane != "bulk" or self._full(batch) or not await lanes.has(lane, batch.last):
                     break
-                pages = self._ahead[lane]
-                if self._read_ahead is None:
-                    self._read_ahead = asyncio.ensure_future(self._read_on(pages[-1].last))
+                pages = lanes.pages[lane]
+                lanes.read_ahead()
             elif lane == "bulk" and self._full(batch):
                 break
         await batch.finish(lane)
@@ -451,22 +388,24 @@ class Pipeline:
         await self._commit(unit)
         if batch.refused or batch.compacted:
             self._refusals.told(lane, batch.refused, batch.compacted)
-        if self._most_events is not None:  # after a defect: back to full batches, doubling
-            self._most_events = None if self._most_events > 1024 else self._most_events * 2
+        if lanes.most_events is not None:  # after a defect: back to full batches, doubling
+            lanes.most_events = None if lanes.most_events > 1024 else lanes.most_events * 2
 
     def _full(self, batch: Batch) -> bool:
         """Says whether a bulk batch has to end: it is large, memory is short, or something stronger waits."""
-        if self._most_events is not None or batch.events >= self._settings.batch_events:
+        if self._lanes.most_events is not None or batch.events >= self._settings.batch_events:
+            return True
+        if batch.bytes >= self._settings.batch_bytes:
             return True
         if self._cache.beyond(OVERSHOOT):
             return True
-        return batch.events >= LEAST_EVENTS and bool(self._fresh["realtime"] or self._commands)
+        return batch.events >= LEAST_EVENTS and bool(self._lanes.fresh["realtime"] or self._commands)
 
     async def _fire_timers(self) -> None:
         await self._settle()
         await self._reader.drop()
         unit = self._next_unit()
-        await timers.fire(unit, self.definitions, self._evaluator, self._cache, self._state)
+        await timers.fire(unit, self._evaluator, self._cache, self._state)
         await self._commit(unit)
 
     async def _take_page(self) -> None:
@@ -513,9 +452,7 @@ class Pipeline:
             command.done.set_result(result)
 
     async def _adopt(self, definitions: Definitions) -> None:
-        """Makes a new snapshot hold: profiles in memory belong to the schema that they were loaded with."""
-        if definitions.schema is not self.definitions.schema:
-            await self._empty_cache()
+        """Makes a new snapshot hold."""
         self.definitions = definitions
         self._evaluator = Evaluator(definitions)
         self._head.passes = tuple(await self._state.read(definitions_store.passes))
@@ -611,7 +548,7 @@ class Pipeline:
         if events == 1:
             self._poison = (lane, last)
         else:
-            self._most_events = max(1, events // 2)
+            self._lanes.most_events = max(1, events // 2)
 
     async def _stand(self) -> None:
         """Stands where the database stands."""
@@ -620,8 +557,7 @@ class Pipeline:
         self._evaluator = Evaluator(self.definitions)
         self._committed = dict(self._head.cursors)
         self._committed_unit = self._unit
-        self._ahead = {lane: [] for lane in LANES}
-        self._fresh = dict.fromkeys(LANES, True)
+        self._lanes.forget()
         if self._told_trigger < position.last_trigger and self._failures:
             # A commit that was reported as failed and is there all the same.
             audiences = frozenset(self.definitions.audiences)
@@ -631,10 +567,7 @@ class Pipeline:
     async def _drop_reads(self) -> None:
         """Ends the reads under way; what they bring is not wanted."""
         await self._reader.drop()
-        reading, self._read_ahead = self._read_ahead, None
-        if reading is not None:
-            await asyncio.wait([reading])
-            reading.exception()
+        await self._lanes.drop()
 
     async def _empty_cache(self) -> None:
         while self._cache.empty(64):  # noqa: ASYNC110  (work in slices, nothing is waited for)

@@ -233,31 +233,27 @@ class _Player:
 
     async def _redefine(self) -> None:
         rows = schema_versions.in_order(self._queries)
-        before = self._definitions.schema
         self._definitions = await build(rows, [], [], self._definitions)
-        if self._definitions.schema is not before:
-            while self._cache.empty(1024):
-                pass
 
     async def _erase(self, keys: Sequence[Key]) -> None:
-        await fetch(self._into, self._cache, self._definitions, keys, Slices())
+        await fetch(self._into, self._cache, keys, Slices())
         for key in keys:
-            profile = self._cache.by_key.get(key)
-            if profile is not None:
+            entry = self._cache.by_key.get(key)
+            if entry is not None:
                 unit = self._next()
-                await erase_profile(unit, self._definitions, self._cache, profile.id)
+                await erase_profile(unit, self._definitions, self._cache, entry.id)
                 unit.bundle.history.clear()
                 await self._write(unit)
 
     async def _split(self, keys: Sequence[Key], body: dict[str, Any]) -> None:
         if not keys:  # taken out with the person that they were of
             return
-        entry = await owner_of(self._definitions, self._into, self._cache, keys[0])
+        entry = await owner_of(self._into, self._cache, keys[0])
         if entry is None:
             return
         unit = self._next()
         if body.get("forget"):
-            forget(unit, self._cache, entry)
+            forget(unit, self._definitions, self._cache, entry)
         else:
             apart, at_us = body["apart"], body["at_us"]
             evaluator = Evaluator(self._definitions)

@@ -9,7 +9,6 @@ import orjson
 
 from daemon.ingest.batch import entry_of
 from daemon.ingest.cache import Cache
-from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Unit
@@ -20,7 +19,7 @@ from daemon.store.database import Database
 STEP_PROFILES: Final = 2048
 
 
-async def fire(unit: Unit, definitions: Definitions, evaluator: Evaluator, cache: Cache, state: Database) -> int:
+async def fire(unit: Unit, evaluator: Evaluator, cache: Cache, state: Database) -> int:
     """Evaluates the profiles whose timer is due, and sets their next; returns how many there were.
 
     Needs everything before it to be committed. Profiles that the cache does not hold are not taken into it: a wave
@@ -35,10 +34,11 @@ async def fire(unit: Unit, definitions: Definitions, evaluator: Evaluator, cache
         for row in rows:
             entry = cache.by_id.get(row[0])
             if entry is None:
-                entry = entry_of(definitions, row)
+                entry = entry_of(row)
             else:
                 cache.touch(entry, unit.number)
             evaluator.due(unit, entry)
+            entry.rest()
             if slices.over:
                 await slices.turn()
     return count

@@ -121,7 +121,7 @@ class Unit:
         memberships = entry.memberships()
         for number, until_us in moves:
             before = memberships.get(number)
-            memberships[number] = self.turn(entry.profile.id, number, before, cause, until_us=until_us)
+            memberships[number] = self.turn(entry.id, number, before, cause, until_us=until_us)
             entry.members ^= 1 << number
         entry.keep(memberships)
 

@@ -1,8 +1,9 @@
 """Profiles with what ingest keeps beside them: identities, timers, memberships.
 
 The reads for ingest give pages as JSON text, one step a page (the reason stands in `database`): a page is a list of
-rows `[profile id, body, due_us or null, [audience that it is a member of, …], ledger]`; the ledger is a text that is
-itself JSON, `[[audience, sequence, entered_us], …]`: it is seldom read.
+rows `[profile id, body, due_us or null, [audience that it is a member of, …], ledger, {identity field: [value, …]}]`.
+Body and ledger are texts that are themselves JSON, the ledger `[[audience, sequence, entered_us], …]`: they are not
+always read.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ PAGE = 128
 _MEMBERS = "(SELECT group_concat(m.audience) FROM membership m WHERE m.profile_id = p.id AND m.member = 1)"
 _LEDGER = """(SELECT group_concat('[' || m.audience || ',' || m.sequence || ',' || m.entered_us || ']')
         FROM membership m WHERE m.profile_id = p.id)"""
-_ROW = f"""'[' || p.id || ',' || p.body || ',' || coalesce(t.due_us, 'null') || ',['
-        || coalesce({_MEMBERS}, '') || '],"[' || coalesce({_LEDGER}, '') || ']"]'"""
+_ROW = f"""'[' || p.id || ',' || json_quote(p.body) || ',' || coalesce(t.due_us, 'null') || ',['
+        || coalesce({_MEMBERS}, '') || '],"[' || coalesce({_LEDGER}, '') || ']",'
+        || json_extract(p.body, '$.k') || ']'"""
 
 OWNERS = """SELECT '[' || coalesce(group_concat(id), '') || ']' FROM (SELECT DISTINCT i.profile_id AS id
     FROM json_each(?) k CROSS JOIN identity i

@@ -1,6 +1,6 @@
 """Figures of the real process: latency to the receiver, isolation, start, idling, memory.
 
-`python bench_daemon.py [latency|import|hanging|start|idle|memory …] [--quick]`
+`python bench_daemon.py [latency|import|hanging|start|idle|memory|timers …] [--quick]`
 """
 
 from __future__ import annotations
@@ -203,7 +203,40 @@ def memory(*, quick: bool) -> list[Figure]:
     return [growth, limit]
 
 
-ALL = {"latency": latency, "import": imports, "hanging": hanging, "start": start, "idle": idle, "memory": memory}
+def timers(*, quick: bool) -> list[Figure]:
+    """Collection while timers fire that are due evenly over an hour, against the same without them."""
+    # As many a second in both; the first profiles of an hour stand for the rest.
+    count, over_s, seconds, times = (100_000, 360.0, 10, 3) if quick else (1_000_000, 3600.0, 30, 5)
+    beside = Figure(f"collection p99 beside {count:,} timers due over {over_s:,.0f} s", "ms", "most", 1.5)
+    late = Figure(f"of {count:,} timers due over {over_s:,.0f} s, how late the last is", "s", "most", 2.0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "d"
+        with daemon(path) as ours:
+            ours.define((workload.QUERY, *TOGGLE), workload.AUDIENCES)
+        state.fill(path, count=count)
+        for _ in range(times):
+            for after_s, into in ((1e6, beside.floor), (4.0, beside.ours)):
+                state.set_timers(path, count=count, after_s=after_s, over_s=over_s)
+                with daemon(path) as ours:
+                    time.sleep(5)
+                    url = f"{ours.address}/collect/json/toggles"
+                    load = asyncio.run(steady(url, toggle, rate=200, duration_s=seconds, token=ours.token))
+                    assert not load.refused
+                    into.append(1000 * quantile(load.latency_s, 0.99))
+                    if into is beside.ours:
+                        late.ours.append(state.lateness_s(path))
+    return [beside, late]
+
+
+ALL = {
+    "latency": latency,
+    "import": imports,
+    "hanging": hanging,
+    "start": start,
+    "idle": idle,
+    "memory": memory,
+    "timers": timers,
+}
 
 
 def main() -> None:

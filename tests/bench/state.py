@@ -38,7 +38,7 @@ def body_of_profile(number: str = "0000000") -> str:
 
 
 def fill(data_dir: Path, *, count: int, timers: int = 0, backlog: int = 0) -> None:
-    """Adds profiles with identities, timers due within ten days, and a backlog of events, to closed databases."""
+    """Adds profiles with identities, timers due after an hour within ten days, and a backlog, to closed databases."""
     template = body_of_profile("@@@@@@@")
     now_us = clock.now_us()
     with closing(sqlite3.connect(data_dir / "state.db", isolation_level=None)) as db:
@@ -55,15 +55,36 @@ def fill(data_dir: Path, *, count: int, timers: int = 0, backlog: int = 0) -> No
                 "INSERT INTO identity (field, value, profile_id) VALUES (?, ?, ?)",
                 ((field, form.format(n), n) for n in numbers),
             )
-        step = 10 * DAY_US // max(timers, 1)
-        db.executemany(
-            "INSERT INTO timer (profile_id, due_us) VALUES (?, ?)",
-            ((n, now_us + 3_600_000_000 + n * step) for n in range(1, timers + 1)),
-        )
+        _time(db, timers, now_us + 3_600_000_000, 10 * DAY_US)
         db.execute("COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     if backlog:
         log(data_dir / "events.db", workload.lines(backlog, max(count, 1)))
+
+
+def set_timers(data_dir: Path, *, count: int, after_s: float, over_s: float) -> None:
+    """Replaces all timers of closed databases: due evenly over a time that begins soon."""
+    with closing(sqlite3.connect(data_dir / "state.db", isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("BEGIN")
+        db.execute("DELETE FROM timer")
+        _time(db, count, clock.now_us() + int(after_s * 1e6), int(over_s * 1e6))
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _time(db: sqlite3.Connection, count: int, begin_us: int, over_us: int) -> None:
+    db.executemany(
+        "INSERT INTO timer (profile_id, due_us) VALUES (?, ?)",
+        ((n, begin_us + n * over_us // count) for n in range(1, count + 1)),
+    )
+
+
+def lateness_s(data_dir: Path) -> float:
+    """Says how long the timer that has waited longest is overdue, also beside a running daemon."""
+    with closing(sqlite3.connect(f"file:{data_dir / 'state.db'}?mode=ro", uri=True)) as db:
+        (due_us,) = db.execute("SELECT min(due_us) FROM timer").fetchone()
+    return 0.0 if due_us is None else max(0.0, (clock.now_us() - due_us) / 1e6)
 
 
 def log(path: Path, lines: Iterable[bytes]) -> None:

@@ -19,6 +19,7 @@ Parts and links keep a stitch undoable. All times are microseconds since the epo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
@@ -560,9 +561,7 @@ def fields_read(schema: Schema, names: Iterable[str]) -> frozenset[str]:
 
     A name means the field of that name, of that name in another case, or a key in the map before one of its dots.
     """
-    every: dict[str, list[str]] = {}
-    for name in (*schema.fields, *META_NAMES):
-        every.setdefault(name.lower(), []).append(name)
+    every = _lowered(schema)
     found: set[str] = set()
     for name in names:
         pieces = name.lower().split(".")
@@ -572,6 +571,15 @@ def fields_read(schema: Schema, names: Iterable[str]) -> frozenset[str]:
 
 
 # --- parts of the above
+
+
+@lru_cache(maxsize=4)
+def _lowered(schema: Schema) -> Mapping[str, Sequence[str]]:
+    """The names of all fields by their lower-case spelling: asked for again by each of many audiences."""
+    every: dict[str, list[str]] = {}
+    for name in (*schema.fields, *META_NAMES):
+        every.setdefault(name.lower(), []).append(name)
+    return every
 
 
 def _count(meta: list[Any], stream: str, received_us: int) -> None:

@@ -56,7 +56,7 @@ async def put_audience(
         raise QueryError([Diagnostic("an audience needs a name: end the statement with ALIAS name", 1, 1)])
     found = definitions.by_name.get(slug)
     old = found.row if found is not None and found.slug == slug else None
-    refuse_cycle(tree, slug, definitions)
+    refuse_cycle(tree, text, slug, definitions)
     row = AudienceRow(
         number=unit.head.last_audience + 1 if old is None else old.number,
         id=uuid.uuid4().hex if old is None else old.id,

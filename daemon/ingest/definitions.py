@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,9 +21,10 @@ from streams.guards import NO_GUARDS, Guards
 from streams.mapping import Mapper
 from streams.ql.checker import check_filter, check_query
 from streams.ql.compiler import CompiledFilter, compile_filter
-from streams.ql.errors import Diagnostic, QueryError
-from streams.ql.nodes import Filter, Node, Query
+from streams.ql.errors import QueryError, diagnostic
+from streams.ql.nodes import Filter, Include, Node, Query
 from streams.ql.parser import parse_filter, parse_query
+from streams.ql.tree import walk
 from streams.schema import Schema, build_schema
 
 
@@ -214,24 +216,24 @@ def accepted_filter(text: str, definitions: Definitions, slug: str | None = None
     return tree
 
 
-def refuse_cycle(tree: Filter, slug: str, definitions: Definitions) -> None:
-    """Raises QueryError when an audience would include itself, however many steps away."""
-    path: list[str] = []
-
-    def visit(node: Node) -> None:
-        compiled = compile_filter(node, includes=lambda _: None)
-        for name in sorted(compiled.includes):
-            found = definitions.audience(name)
-            target = found.slug if found is not None else slug_of(name)
+def refuse_cycle(tree: Filter, text: str, slug: str, definitions: Definitions) -> None:
+    """Raises QueryError, at its place in `text`, when an audience would include itself, however many steps away."""
+    seen = {slug}
+    pending: deque[tuple[Node, Include | None, tuple[str, ...]]] = deque([(tree.where, None, (slug,))])
+    while pending:
+        where, first, path = pending.popleft()
+        for node in walk(where):
+            if not isinstance(node, Include):
+                continue
+            found = definitions.audience(node.name)
+            target = found.slug if found is not None else slug_of(node.name)
+            begun = first or node
             if target == slug:
-                told = " includes ".join([slug, *path, slug])
-                raise QueryError([Diagnostic(f"an audience cannot include itself: {told}", 1, 1)])
-            if found is not None and found.filter is not None and target not in path and len(path) < 100:
-                path.append(target)
-                visit(found.filter.where)
-                path.pop()
-
-    visit(tree.where)
+                told = " includes ".join([*path, slug])
+                raise QueryError([diagnostic(text, begun.at, f"an audience cannot include itself: {told}")])
+            if target not in seen and found is not None and found.filter is not None:
+                seen.add(target)
+                pending.append((found.filter.where, begun, (*path, target)))
 
 
 def dependents(definitions: Definitions, slug: str) -> list[str]:

@@ -66,7 +66,7 @@ async def propose(
             row, tree = rows[number], after.audiences[number].filter
             accepted_filter(row.text, after, row.slug)
             if tree is not None:
-                refuse_cycle(tree, row.slug, after)
+                refuse_cycle(tree, row.text, row.slug, after)
     return Proposed(definitions, after, tuple(sorted(touched_audiences(definitions, after))), tuple(numbers))
 
 

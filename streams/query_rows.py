@@ -20,7 +20,7 @@ from streams.ql.coerce import to_date
 from streams.ql.errors import QueryError
 from streams.ql.nodes import Query
 from streams.ql.parser import parse_queries
-from streams.schema import build_schema
+from streams.schema import Schema, build_schema
 
 _LONGEST_ERROR: Final = 2000
 #: An event may name its stream by this key; without it, it goes to every statement.
@@ -49,7 +49,7 @@ def query_row(row: Any, now: datetime | None = None) -> dict[str, Any]:
     """
     try:
         text, events = _read(row)
-        profiles = _profiles(_queries(text), events, _moment_us(row, now))
+        profiles = _profiles(_queries(text), text, events, _moment_us(row, now))
     except (QueryError, RefusedError, _RowError) as error:
         return {"profiles": [], "error": str(error)[:_LONGEST_ERROR]}
     return {"profiles": profiles, "error": None}
@@ -90,7 +90,9 @@ def _moment_us(row: Mapping[str, Any], now: datetime | None) -> int | None:
     return None if now is None else microseconds(now)
 
 
-def _profiles(queries: list[Query], events: list[dict[str, Any]], now_us: int | None) -> list[dict[str, Any]]:
+def _profiles(
+    queries: list[Query], text: str, events: list[dict[str, Any]], now_us: int | None
+) -> list[dict[str, Any]]:
     """Gives the profiles of all tables; statements that feed different tables know nothing of one another."""
     timed: list[_Timed] = []
     for place, event in enumerate(events):
@@ -107,11 +109,13 @@ def _profiles(queries: list[Query], events: list[dict[str, Any]], now_us: int | 
     tables: dict[str, list[Query]] = {}
     for query in queries:
         tables.setdefault(query.table.lower(), []).append(query)
-    return [profile for each in tables.values() for profile in _table(each, timed, now_us)]
+    # All before any is run: a mistake in one is told whatever the others do.
+    schemas = [build_schema(each, changed={query.alias: text for query in each}) for each in tables.values()]
+    found = zip(tables.values(), schemas, strict=True)
+    return [profile for each, schema in found for profile in _table(each, schema, timed, now_us)]
 
 
-def _table(queries: list[Query], events: list[_Timed], now_us: int | None) -> list[dict[str, Any]]:
-    schema = build_schema(queries)
+def _table(queries: list[Query], schema: Schema, events: list[_Timed], now_us: int | None) -> list[dict[str, Any]]:
     mapper = Mapper(schema, queries)
     owners: dict[Key, Profile] = {}
     profiles: dict[int, Profile] = {}

@@ -87,7 +87,8 @@ def _changed(proposed: Proposed) -> list[str]:
 
 def _mapper(definitions: Definitions, alias: str) -> Mapper:
     stored = definitions.queries.get(alias)
-    return Mapper(definitions.schema, [] if stored is None or stored.query is None else [stored.query])
+    queries = [] if stored is None or stored.query is None else [stored.query]
+    return Mapper(definitions.schema, queries, definitions.guards)
 
 
 def _contributed(mapper: Mapper, stream: str, event: RecentEvent) -> dict[str, Any] | None:

@@ -257,6 +257,17 @@ async def test_the_last_events_are_mapped_before_and_after(tmp_path, open_daemon
         assert (third["position"], third["before"], third["after"]) == (28, "gold", "GOLD")
 
 
+async def test_values_that_identify_nobody_give_nothing_in_a_preview_either(tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        await set_up(opened, users=3)
+        await opened.post("/v2/identity/guard", {"value": "u1"}, ok=True)
+
+        told = (await opened.post("/api/query/_preview?events=9", data=SHOP.replace("plan, ", ""), ok=True)).data
+
+        (query,) = told["events"]
+        assert (query["events"], query["mapped_before"], query["mapped_after"]) == (3, 2, 2)
+
+
 async def test_a_query_that_moves_to_another_stream_is_shown_on_both(tmp_path, open_daemon):
     async with open_daemon(tmp_path) as opened:
         await set_up(opened, users=3)

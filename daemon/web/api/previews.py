@@ -19,6 +19,7 @@ from daemon.store.listeners import Listener, listeners
 from daemon.web import body
 from daemon.web.api.proposals import PROPOSAL, Asked, Teller, accepted, proposal_object, proposed, read
 from daemon.web.api.queries import TEXT
+from daemon.web.api.shapes import MOVES, PREVIEW, PROPOSAL_DIFF, WORDS, a_list, extended
 from daemon.web.body import ApiError
 from daemon.web.envelope import endpoint
 from daemon.web.services import SERVICES, Services
@@ -43,7 +44,7 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@endpoint("read", tag="definitions", body=TEXT)
+@endpoint("read", tag="definitions", body=TEXT, reply=extended(PREVIEW, slug=WORDS, **MOVES["properties"]))
 async def preview_audience(request: web.Request) -> object:
     """Says who would enter and exit if the audience had the filter of the body, and which jobs would send it.
 
@@ -75,6 +76,7 @@ async def preview_audience(request: web.Request) -> object:
         "audience": "slug of an audience to look at besides those whose fields change; may be repeated",
         "events": f"also map so many last events of each stream, before and after; at most {MOST_EVENTS}",
     },
+    reply=extended(PREVIEW, schema=PROPOSAL_DIFF, events=a_list({"type": "object"})),
 )
 async def preview_query(request: web.Request) -> object:
     """Says what queries (and filters) would do if they were saved now: to fields, to audiences, to jobs, to events.

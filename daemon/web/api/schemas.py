@@ -15,6 +15,7 @@ from daemon.store.listeners import listeners
 from daemon.store.schema_versions import SchemaVersion
 from daemon.web import body
 from daemon.web.api.proposals import PROPOSAL, Teller, accepted, proposal_object, proposed, read
+from daemon.web.api.shapes import PROPOSAL_DIFF, SCHEMA, SCHEMA_DIFF, VERSION, WORDS, a_list, an_object, extended
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
@@ -38,7 +39,7 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@endpoint("read", tag="definitions")
+@endpoint("read", tag="definitions", reply=SCHEMA)
 async def get_schema(request: web.Request) -> object:
     """Gives the schema that holds, with its version: fields, kinds, merge operators, identities with ranks.
 
@@ -55,6 +56,7 @@ async def get_schema(request: web.Request) -> object:
     "read",
     tag="definitions",
     query={"start": "what the last reply gave as _next", "limit": "versions a page, at most 1,000"},
+    reply=a_list(VERSION),
 )
 async def list_versions(request: web.Request) -> object:
     """Lists the versions of the schema, the newest first: when and by what each came to be.
@@ -72,7 +74,7 @@ async def list_versions(request: web.Request) -> object:
     return Reply([_about(each) for each in page], total=total, next_cursor=cursor(page[-1].number) if more else None)
 
 
-@endpoint("read", tag="definitions")
+@endpoint("read", tag="definitions", reply=extended(SCHEMA, query_texts=a_list({"type": "object"})))
 async def get_version(request: web.Request) -> object:
     """Gives a version of the schema whole, as it was, with the text of each query."""
     services = _services(request)
@@ -102,6 +104,7 @@ async def get_version(request: web.Request) -> object:
         "to": "a version; default: the one that holds",
         "unmodified": "true: list what does not differ, too",
     },
+    reply=SCHEMA_DIFF,
 )
 async def diff_versions(request: web.Request) -> object:
     """Says what differs between two versions of the schema, property by property.
@@ -128,6 +131,7 @@ async def diff_versions(request: web.Request) -> object:
     tag="definitions",
     body=accepted(PROPOSAL),
     query={"delete": "alias of a query to delete; may be repeated"},
+    reply=PROPOSAL_DIFF,
 )
 async def diff_proposal(request: web.Request) -> object:
     """Says what queries and filters would change if they were saved, and changes nothing.
@@ -148,7 +152,8 @@ async def diff_proposal(request: web.Request) -> object:
 @endpoint(
     "admin",
     tag="definitions",
-    body={"application/json": {"type": "object", "properties": {"description": {"type": "string"}}}},
+    body={"application/json": an_object(description=WORDS)},
+    reply=extended(SCHEMA, changed={"type": "boolean"}),
 )
 async def revert(request: web.Request) -> object:
     """Makes the queries those of an earlier version again; that is a new version.

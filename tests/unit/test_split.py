@@ -144,6 +144,30 @@ def test_they_stay_apart_also_by_keys_that_came_later():
     assert [(each.key, each.reason) for each in refused.refused] == [(K, "split")]
 
 
+def test_they_stay_apart_also_by_keys_that_the_other_half_got_later():
+    graph = Graph()
+    graph.take([U, K])
+    graph.split(1, [K])
+    graph.take([("cookies", "later"), K])
+
+    refused = graph.take([U, ("cookies", "later")])
+
+    assert [(each.key, each.reason) for each in refused.refused] == [(("cookies", "later"), "split")]
+
+
+def test_what_is_counted_of_a_key_goes_with_it():
+    graph = Graph()
+    profile = graph.take([U, K]).profile
+    profile.remember(
+        {"w": [["user_id", "u", "user_id", 5], ["cookies", "k", "user_id", 6]], "t": {"cookies": {"k": 7}}}
+    )
+
+    kept, made, _ = graph.split(1, [K], apart=False)
+
+    assert kept.memory == {"w": [["user_id", "u", "user_id", 5]]}
+    assert made.memory == {"w": [["cookies", "k", "user_id", 6]], "t": {"cookies": {"k": 7}}}
+
+
 def test_a_split_that_shall_not_last_is_stitched_by_the_next_event():
     graph = Graph()
     graph.take([U, K])

@@ -72,6 +72,19 @@ async def test_a_profile_says_which_keys_were_refused_why_by_which_event_and_who
         assert 'cohortd_identity_refused_keys_total{field="anonymous_id",reason="conflict"} 2.0' in metrics
 
 
+async def test_of_several_keys_of_an_identity_the_refused_one_is_named(tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        query = (
+            "SELECT user_id, set(cookie) AS cookies KIND []string FROM web INTO user BY user_id OR cookies ALIAS web"
+        )
+        await opened.post("/api/query", data=query, ok=True)
+        await _send(opened, {"user_id": "ann", "cookie": "hers"}, {"user_id": "bob", "cookie": ["a", "hers", "z"]})
+
+        (refused,) = (await _explained(opened, "user_id", "bob"))["refused"]
+
+        assert (refused["key"], refused["owner"]) == (["cookies", "hers"], "1")
+
+
 async def test_the_value_of_a_refused_key_is_gone_with_its_event(tmp_path, open_daemon):
     async with open_daemon(tmp_path) as opened:
         await _prepared(opened, {"user_id": "ann", "anonymous_id": "a1"}, {"user_id": "bob", "anonymous_id": "a1"})

@@ -18,6 +18,7 @@ refusal names tells the value, for as long as the log has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -44,6 +45,7 @@ class Joins(NamedTuple):
     floor_us: int
 
 
+@lru_cache(maxsize=4096)  # what is refused again and again is of few values
 def mark(key: Key) -> str:
     """Gives what a key of somebody else is remembered by."""
     return blake2b(f"{key[0]}\0{key[1]}".encode(errors="replace"), digest_size=8).hexdigest()
@@ -152,22 +154,31 @@ def _splits(profile: Profile | None) -> Sequence[tuple[int, Sequence[str]]]:
 
 def note_refusals(profile: Profile, refused: Iterable[Refusal], position: Position, received_us: int) -> int:
     """Remembers refused keys, the newest twenty of them; returns how many count as refused stitches."""
-    memory = _memory(profile)
-    kept = memory.setdefault("r", {"n": {}, "l": []})
+    memory = profile.memory
+    if memory is None:
+        memory = profile.memory = {}
+    kept = memory.get("r")
+    if kept is None:
+        kept = memory["r"] = {"n": {}, "l": []}
+    counts, rows = kept["n"], kept["l"]
     conflicts = 0
     for key, reason in refused:
         conflicts += reason in CONFLICTS
-        kept["n"][reason] = kept["n"].get(reason, 0) + 1
+        counts[reason] = counts.get(reason, 0) + 1
         which = mark(key)
-        rows = kept["l"]
-        times = 1
-        for row in rows:
-            if row[0] == reason and row[2] == which:
-                times += row[6]
-                rows.remove(row)
+        for place in range(len(rows) - 1, -1, -1):
+            row = rows[place]
+            if row[2] == which and row[0] == reason:
+                row[3], row[4] = position
+                row[5] = received_us
+                row[6] += 1
+                if place < len(rows) - 1:
+                    rows.append(rows.pop(place))
                 break
-        rows.append([reason, key[0], which, *position, received_us, times])
-        del rows[:-MOST_REFUSALS]
+        else:
+            rows.append([reason, key[0], which, *position, received_us, 1])
+            if len(rows) > MOST_REFUSALS:
+                del rows[0]
     return conflicts
 
 

@@ -6,7 +6,7 @@ properties are plain JSON values, named as the API names them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -89,26 +89,43 @@ class Document:
 EMPTY: Final[Properties] = {}
 
 
-def document(queries: Sequence[Query], schema: Schema) -> Document:
-    """Makes the document of queries and of the schema that was built of them."""
+@dataclass(frozen=True, slots=True)
+class QueryItem:
+    """A query's own properties, and those of its mappings by field."""
+
+    properties: Properties
+    mappings: Mapping[str, Properties]
+
+
+def query_item(query: Query) -> QueryItem:
+    """Makes the item of a query."""
+    mappings = {
+        column.name: {
+            "stream": query.stream,
+            "expr": print_node(column.expr),
+            "guard_expr": None if column.guard is None else print_node(column.guard),
+            "by": column.name in query.by,
+            "kind": column.kind,
+            "merge_op": stated_operator(column),
+            "capacity": column.capacity,
+            "keep_days": column.keep_days,
+        }
+        for column in query.columns
+    }
+    return QueryItem(_query_properties(query), mappings)
+
+
+def document(queries: Mapping[str, QueryItem], schema: Schema) -> Document:
+    """Makes the document of queries, by alias, and of the schema that was built of them."""
     mappings: dict[str, dict[str, Properties]] = {name: {} for name in schema.fields}
-    for query in queries:
-        for column in query.columns:
-            mappings[column.name][query.alias] = {
-                "stream": query.stream,
-                "expr": print_node(column.expr),
-                "guard_expr": None if column.guard is None else print_node(column.guard),
-                "by": column.name in query.by,
-                "kind": column.kind,
-                "merge_op": stated_operator(column),
-                "capacity": column.capacity,
-                "keep_days": column.keep_days,
-            }
+    for alias, item in queries.items():
+        for name, properties in item.mappings.items():
+            mappings[name][alias] = properties
     return Document(
         schema,
         {name: field_properties(each) for name, each in schema.fields.items()},
         mappings,
-        {query.alias: _query_properties(query) for query in queries},
+        {alias: item.properties for alias, item in queries.items()},
     )
 
 

@@ -93,11 +93,12 @@ async def build(
     previous: Definitions | None = None,
     *,
     guards: Sequence[GuardRow] | None = None,
+    mapping: bool = True,
 ) -> Definitions:
     """Makes a snapshot of stored rows, taking over from `previous` what is the same; also the guards, without any.
 
     A text that this program does not accept any more is left out, loudly: the rest goes on. Gives the loop its turn
-    between two compilations.
+    between two compilations. Without `mapping` its mapper knows no queries: a snapshot to ask, not to ingest by.
 
     Raises:
         QueryError: the queries, each by itself accepted, disagree about a field.
@@ -131,17 +132,27 @@ async def build(
     same_guards = previous is not None and previous.guard_rows == guard_rows
     made_guards = previous.guards if previous is not None and same_guards else guards_of(guard_rows)
     runnable = {number: each.compiled for number, each in compiled.items() if each.compiled is not None}
+    if previous is not None and same_guards and schema is previous.schema and _same_queries(stored, previous):
+        mapper = previous.mapper
+    else:
+        mapper = Mapper(schema, trees if mapping else [], made_guards)
     return Definitions(
         schema=schema,
         queries=stored,
         audiences=compiled,
         rules=tuple(rules),
-        mapper=Mapper(schema, trees, made_guards),
+        mapper=mapper,
         audience_set=AudienceSet(runnable, schema),
         guard_rows=guard_rows,
         guards=made_guards,
         by_name=_names(compiled.values()),
     )
+
+
+def _same_queries(stored: Mapping[str, StoredQuery], previous: Definitions) -> bool:
+    """Says whether the same queries stand in the same order."""
+    now, before = list(stored.values()), list(previous.queries.values())
+    return len(now) == len(before) and all(one.query is other.query for one, other in zip(now, before, strict=True))
 
 
 def _same(old: Audience, new: Audience, schema: Schema, previous: Definitions, texts: Mapping[int, str]) -> bool:

@@ -62,7 +62,7 @@ async def preview_events(events: Database, proposed: Proposed, limit: int) -> li
     """Maps up to `limit` events of each stream by each query that changes, or whose fields do, before and after."""
     slices = Slices()
     found = []
-    for alias in _changed(proposed):
+    for alias in await _changed(proposed):
         before, after = _mapper(proposed.before, alias), _mapper(proposed.after, alias)
         names = sorted(before.streams | after.streams)
         result = QueryPreview(alias, tuple(names))
@@ -75,9 +75,9 @@ async def preview_events(events: Database, proposed: Proposed, limit: int) -> li
     return found
 
 
-def _changed(proposed: Proposed) -> list[str]:
+async def _changed(proposed: Proposed) -> list[str]:
     """Gives the queries that change, and those that make something else because a field's kind does."""
-    diff = compare(document_of(proposed.before), document_of(proposed.after))
+    diff = compare(await document_of(proposed.before), await document_of(proposed.after))
     moved = {each.name for each in diff.queries if each.status != "unmodified"}
     for each in diff.fields:
         if each.item.status == "modified":

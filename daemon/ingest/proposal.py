@@ -16,11 +16,13 @@ from daemon.ingest.definitions import (
     touched_audiences,
 )
 from daemon.ingest.query_commands import QueryChange, draft
+from daemon.ingest.slices import Slices
 from daemon.store.definitions import AudienceRow, QueryRow
 from streams.ql.errors import Diagnostic, QueryError
+from streams.ql.nodes import Query
 from streams.ql.parser import parse_filter, parse_query
-from streams.schema import build_schema
-from streams.schema_diff import Document, document
+from streams.schema import Schema, build_schema
+from streams.schema_diff import Document, document, query_item
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ async def propose(
     audiences = [each.row for each in definitions.audiences.values()]
     after = definitions
     if not made.empty:
-        after = await build(made.rows, audiences, definitions.rules, definitions)
+        after = await build(made.rows, audiences, definitions.rules, definitions, mapping=False)
     numbers: list[int] = []
     if filters:
         rows = {row.number: row for row in audiences}
@@ -61,7 +63,7 @@ async def propose(
             row = _row(definitions, rows, wanted, now_us)
             rows[row.number] = row
             numbers.append(row.number)
-        after = await build(made.rows, sorted(rows.values()), definitions.rules, after)
+        after = await build(made.rows, sorted(rows.values()), definitions.rules, after, mapping=False)
         for number in numbers:
             row, tree = rows[number], after.audiences[number].filter
             accepted_filter(row.text, after, row.slug)
@@ -84,19 +86,36 @@ def _row(definitions: Definitions, rows: dict[int, AudienceRow], wanted: WantedF
     return AudienceRow(number, uuid.uuid4().hex, slug, name, tree.description, wanted.text, 1, now_us, now_us)
 
 
-def document_of(definitions: Definitions) -> Document:
+async def document_of(definitions: Definitions) -> Document:
     """Gives the schema of a snapshot as a document."""
-    return document([each.query for each in definitions.queries.values() if each.query], definitions.schema)
+    trees = [each.query for each in definitions.queries.values() if each.query]
+    return await _document(trees, definitions.schema)
 
 
-def document_of_rows(rows: Sequence[QueryRow], definitions: Definitions) -> tuple[Document, list[StoredQuery]]:
+async def document_of_rows(rows: Sequence[QueryRow], definitions: Definitions) -> tuple[Document, list[StoredQuery]]:
     """Gives the schema of stored queries, such as those of an earlier version, and what became of each text.
 
     Texts that the snapshot has as well are not parsed again; one that is not accepted any more is left out.
     """
-    queries = [_read(row, definitions) for row in rows]
+    slices = Slices()
+    queries = []
+    for row in rows:
+        queries.append(_read(row, definitions))
+        if slices.over:
+            await slices.turn()
     trees = [each.query for each in queries if each.query is not None]
-    return document(trees, build_schema(trees)), queries
+    return await _document(trees, build_schema(trees)), queries
+
+
+async def _document(queries: Sequence[Query], schema: Schema) -> Document:
+    # A schema may have thousands of expressions to print.
+    slices = Slices()
+    items = {}
+    for query in queries:
+        items[query.alias] = query_item(query)
+        if slices.over:
+            await slices.turn()
+    return document(items, schema)
 
 
 def _read(row: QueryRow, definitions: Definitions) -> StoredQuery:

@@ -6,12 +6,12 @@ import pytest
 
 from streams.ql.parser import parse_queries
 from streams.schema import build_schema
-from streams.schema_diff import compare, document
+from streams.schema_diff import compare, document, query_item
 
 
 def documented(*texts):
     queries = [each for text in texts for each in parse_queries(text)]
-    return document(queries, build_schema(queries))
+    return document({query.alias: query_item(query) for query in queries}, build_schema(queries))
 
 
 def columns(*columns, alias="one", by="id", stream="web", where=""):

@@ -96,7 +96,7 @@ async def preview_query(request: web.Request) -> object:
     made = await proposed(asked, definitions)
     found, heard = await _previewed(services, made, chosen)
     newest = await services.state.read(versions.newest)
-    told: dict[str, Any] = {"schema": {"from": newest, "to": None} | proposal_object(made, heard)}
+    told: dict[str, Any] = {"schema": {"from": newest, "to": None} | await proposal_object(made, heard)}
     told |= _moves(made, found, heard)
     if events:
         queries = await preview_events(services.events, made, events)

@@ -219,9 +219,9 @@ def _item(item: Difference) -> dict[str, Any]:
     }
 
 
-def proposal_object(asked: Proposed, listeners: Sequence[Listener]) -> dict[str, Any]:
+async def proposal_object(asked: Proposed, listeners: Sequence[Listener]) -> dict[str, Any]:
     """Gives the difference that a proposal makes: of the schema, and of each filter in it."""
-    diff = compare(document_of(asked.before), document_of(asked.after))
+    diff = compare(await document_of(asked.before), await document_of(asked.after))
     teller = Teller(asked.before, asked.after, listeners)
     told = teller.schema(diff, asked.before.schema, asked.after.schema)
     return told | {"filters": teller.filters(asked.filters)}

@@ -49,7 +49,7 @@ async def get_schema(request: web.Request) -> object:
     newest = await services.state.read(partial(versions.page, below=_NEWEST, limit=1))
     definitions = services.pipeline.definitions
     about = _about(newest[0]) if newest else {"version": 0, "cause": None, "at": None, "description": ""}
-    return about | schema_object(document_of(definitions))
+    return about | schema_object(await document_of(definitions))
 
 
 @endpoint(
@@ -146,7 +146,7 @@ async def diff_proposal(request: web.Request) -> object:
         raise ApiError(422, f"nothing is proposed; expected LQL, or a JSON object with {', '.join(PROPOSAL)}")
     made = await proposed(asked, services.pipeline.definitions)
     found = await services.state.read(lambda db: (versions.newest(db), listeners(db)))
-    return {"from": found[0], "to": None} | proposal_object(made, found[1])
+    return {"from": found[0], "to": None} | await proposal_object(made, found[1])
 
 
 @endpoint(
@@ -170,7 +170,7 @@ async def revert(request: web.Request) -> object:
     changed = await services.pipeline.revert_schema(number, description)
     newest = await services.state.read(partial(versions.page, below=_NEWEST, limit=1))
     message = "success" if changed else f"the queries are those of version {number} already"
-    told = schema_object(document_of(services.pipeline.definitions))
+    told = schema_object(await document_of(services.pipeline.definitions))
     return Reply((_about(newest[0]) if newest else {"version": 0}) | {"changed": changed} | told, message=message)
 
 
@@ -230,4 +230,4 @@ async def _document(services: Services, number: int) -> tuple[Document, list[Sto
     if rows is None:
         raise ApiError(404, f"there is no version {number} of the schema; /v2/schema/{TABLE}/version lists them")
     definitions: Definitions = services.pipeline.definitions
-    return document_of_rows(rows, definitions)
+    return await document_of_rows(rows, definitions)

@@ -36,7 +36,9 @@ class Compaction:
         They stand in `profile.dropped` then, for their identity rows.
         """
         day = received_us // DAY_US
-        memory = profile.memory if profile.memory is not None else {}
+        memory = profile.memory
+        if memory is None:
+            memory = profile.memory = {}
         moved = False
         for name, text in named:
             if name in self._many:
@@ -53,8 +55,6 @@ class Compaction:
             gone = self._chosen(profile, memory, named, excess, day - self._days if self._days else None)
         if gone:
             profile.let_go(self._schema, gone)
-            for name, text in gone:
-                memory.get("t", {}).get(name, {}).pop(text, None)
             memory["c"] = [memory.get("c", (0, 0))[0] + len(gone), received_us]
         if moved or gone:
             profile.remember(memory)

@@ -364,6 +364,7 @@ class Profile:
         """
         self._tail = None
         self.dropped += keys
+        stitches.forget_keys(self, keys)
         for name in {name for name, _ in keys}:
             self.keys[name] = [text for text in self.keys[name] if (name, text) not in keys]
             if not self.keys[name]:

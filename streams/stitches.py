@@ -212,6 +212,17 @@ def _memory(profile: Profile) -> Memory:
     return profile.memory
 
 
+def forget_keys(profile: Profile, keys: Collection[Key]) -> None:
+    """Forgets what is counted of keys that the profile gives up: what it remembers must not grow with all that came."""
+    memory = profile.memory
+    if memory is None:
+        return
+    if "w" in memory:
+        memory["w"] = [row for row in memory["w"] if (row[0], row[1]) not in keys]
+    for name, text in keys if "t" in memory else ():
+        memory["t"].get(name, {}).pop(text, None)
+
+
 def united(one: Memory | None, other: Memory | None) -> Memory | None:
     """Gives what a stitched profile remembers; `one` and `other` are used up."""
     if not one or not other:

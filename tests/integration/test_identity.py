@@ -146,6 +146,17 @@ async def test_a_split_that_cannot_be_is_refused(tmp_path, open_daemon, path, bo
         assert told in answer.content.decode()
 
 
+async def test_keys_are_named_without_regard_to_case(tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        await _prepared(opened, {"user_id": "u", "email": "Ann@Example.com"})
+
+        done = await opened.post(
+            "/v2/entity/user/EMAIL/ANN@example.com/split", json={"keys": [["Email", "ANN@Example.com"]]}
+        )
+
+        assert done.data["made"]["keys"] == {"email": ["ann@example.com"]}
+
+
 async def test_guards_are_made_replaced_listed_and_deleted(tmp_path, open_daemon, make_token):
     async with open_daemon(tmp_path) as opened:
         await _prepared(opened, {"user_id": "u", "email": "none@none.com"})

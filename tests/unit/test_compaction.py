@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.compaction import Compaction
-from streams.guards import Limits
+from streams.guards import Guards, Limits, StitchGuard
 from streams.identity import resolve
 from streams.mapping import Mapped
 from streams.profile import EVENTS, Profile, load, new
@@ -150,8 +150,9 @@ def test_what_a_key_gave_goes_to_the_home_fragment_and_stays_in_the_profile():
     assert profile.meta[EVENTS] == 4
 
 
-def test_a_capacity_gives_keys_up_in_the_same_way():
-    # A profile must not grow with every address that ever came, in links or in parts.
+@pytest.mark.parametrize("limits", [Limits(), Limits(stitches=9, window_us=DAY, compact_us=DAY)])
+def test_a_capacity_gives_keys_up_in_the_same_way(limits):
+    # A profile must not grow with every address that ever came: in links, in parts, or in what is counted.
     schema = schema_of(
         [
             Field("emails", "[]string", "merge", identity=True, rank=0, capacity=2),
@@ -163,18 +164,25 @@ def test_a_capacity_gives_keys_up_in_the_same_way():
     sizes = []
     for place in range(60):
         keys = (("emails", f"e{place:02}"), ("cookie", "k"))
+        if place % 2:
+            keys = keys[1:]
+        emails = [("emails", [f"e{place:02}"])] if len(keys) == 2 else []
+        rules = [StitchGuard("emails", "cookie", 9, DAY), StitchGuard("cookie", None, 0, 0)]
+        windows = Guards(stitches=rules).windows(schema, limits)
         resolution = resolve(
-            schema, Mapped(keys, [("emails", [f"e{place:02}"]), ("spent", 1.0)]), owners.get, lambda: new(1, 0)
+            schema, Mapped(keys, [*emails, ("spent", 1.0)]), owners.get, lambda: new(1, 0), windows=windows
         )
         profile = resolution.profile
         profile.apply(
             schema, resolution, event_us=place, event_id=None, stream="w", received_us=0, position=("realtime", place)
         )
+        if limits.compacting:
+            Compaction(schema, limits).after_event(profile, resolution.keys, 0)
         owners = dict.fromkeys(profile.all_keys(), profile)
         profile.dropped.clear()
         sizes.append(len(profile.dump()))
 
-    assert profile.keys == {"emails": ["e58", "e59"], "cookie": ["k"]}
+    assert profile.keys == {"emails": ["e56", "e58"], "cookie": ["k"]}
     assert profile.values["spent"] == 60.0
     assert sizes[-1] <= sizes[9] + 20
 

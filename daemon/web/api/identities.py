@@ -136,8 +136,8 @@ async def split_profile(request: web.Request) -> object:
     does. `notes` says what could not be told apart. With `dry_run` nothing is changed.
     """
     asked = SplitBody.model_validate(await body.json_object(request))
-    key = await _key(request)
-    keys = [(identity_of(request, name), value) for name, value in asked.keys]
+    key, profile = await _key(request)
+    keys = [_held(profile, identity_of(request, name), value) for name, value in asked.keys]
     pipeline = request.app[SERVICES].pipeline
     try:
         done = await pipeline.split(key, keys, apart=asked.keep_apart, dry_run=asked.dry_run)
@@ -149,17 +149,25 @@ async def split_profile(request: web.Request) -> object:
 @endpoint("admin", tag="identity")
 async def forget_split(request: web.Request) -> object:
     """Lets the profile be stitched again with what it was split from, by the next event that names keys of both."""
-    if not await request.app[SERVICES].pipeline.forget_split(await _key(request)):
+    key, _ = await _key(request)
+    if not await request.app[SERVICES].pipeline.forget_split(key):
         raise ApiError(404, "the profile is not kept apart from any other")
     return Reply(None, message="may be stitched again")
 
 
-async def _key(request: web.Request) -> tuple[str, str]:
-    """Gives the key that the path names, as the profile has it."""
+async def _key(request: web.Request) -> tuple[tuple[str, str], Profile]:
+    """Gives the key that the path names, as the profile has it, and the profile."""
     field, value = identity_of(request, request.match_info["field"]), request.match_info["value"]
     found = await found_profile(request, [(field, value)])
-    texts = found.profile.keys[field]
-    return field, value if value in texts else next(text for text in texts if text.lower() == value.lower())
+    return _held(found.profile, field, value), found.profile
+
+
+def _held(profile: Profile, field: str, value: str) -> tuple[str, str]:
+    """Gives a key as the profile has it: exactly so, else without regard to case; what it has not, as it was given."""
+    texts = profile.keys.get(field, ())
+    if value in texts:
+        return field, value
+    return field, next((text for text in texts if text.lower() == value.lower()), value)
 
 
 def _row(guard: Guard) -> GuardRow:

@@ -22,6 +22,7 @@ import structlog
 
 from daemon import lock, log
 from daemon.bus.bus import Bus
+from daemon.ingest.erasing import Eraser
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.unit import Commit
 from daemon.jobs.jobs import Jobs
@@ -101,6 +102,16 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(pipeline.run, name="ingest")
+        eraser = Eraser(
+            events,
+            state,
+            committed=pipeline.committed,
+            delivered=bus.settled,
+            flush=collector.flush,
+            passed=pipeline.tombstones_passed,
+            wake=pipeline.to_scrub,
+        )
+        tasks.start_soon(eraser.run, name="erasing")
         jobs = await stack.enter_async_context(Jobs.open(state, bus, settings))
         services = Services(
             settings=settings,

@@ -7,7 +7,7 @@ person is known by. Where several queries map one event it may belong to several
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from streams.mapping import Key, Mapped, Mapper
@@ -153,11 +153,6 @@ def cut(body: dict[str, Any], look: Callable[[dict[str, Any]], Stand], theirs: I
                 body, named, gone = trial, left, True
         if not gone:
             return body
-
-
-def refused_keys(mapped: Sequence[Mapped], theirs: IsTheirs) -> list[int]:
-    """Gives for each contribution to others how many of the person's keys it names."""
-    return [sum(map(theirs, each.keys)) for each in mapped if not theirs(each.keys[0])]
 
 
 def without_keys(mapped: Mapped, gone: Collection[Key]) -> Mapped:

@@ -45,9 +45,17 @@ class Joins(NamedTuple):
     floor_us: int
 
 
+class Marked(str):
+    """Stands for a key's value where only its mark is known: the person was erased."""
+
+    __slots__ = ()
+
+
 @lru_cache(maxsize=4096)  # what is refused again and again is of few values
 def mark(key: Key) -> str:
     """Gives what a key of somebody else is remembered by."""
+    if isinstance(key[1], Marked):
+        return str(key[1])
     return blake2b(f"{key[0]}\0{key[1]}".encode(errors="replace"), digest_size=8).hexdigest()
 
 

@@ -236,14 +236,22 @@ class Bus:
         for cursor, progress in moved:
             cursor.stored = progress
 
+    async def settled(self) -> int:
+        """Stores all cursors, and gives the trigger id up to which every subscription is done."""
+        await self._retention.give_up(list(self._cursors.values()))
+        await self.flush(every=True)
+        return self._floor()
+
+    def _floor(self) -> int:
+        return min((each.places(self.head)[0] for each in self._cursors.values()), default=self.head)
+
     async def sweep(self) -> int:
         """Stores all cursors, gives up dead ones, and deletes the triggers that nobody waits for; says how many."""
         await self.flush(every=True)
         given_up = await self._retention.give_up(list(self._cursors.values()))
         if given_up:
             await self.flush(every=True)
-        floor = min((each.places(self.head)[0] for each in self._cursors.values()), default=self.head)
-        return await self._retention.delete(floor)
+        return await self._retention.delete(self._floor())
 
     # --- what goes on beside
 

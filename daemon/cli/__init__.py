@@ -102,9 +102,16 @@ COMMANDS: dict[str, Entry] = {
     "job show": Entry("daemon.cli.definitions:job_show", "Shows a job."),
     "job types": Entry("daemon.cli.definitions:job_types", "Lists the providers and the job types that they offer."),
     "plan": Entry("daemon.cli.applying:plan", "Shows what `apply` would change."),
+    "profile admit": Entry(
+        "daemon.cli.person:admit", "Lets a person come back who was erased; FIELD = VALUE is a key they had."
+    ),
     "profile erase": Entry(
-        "daemon.cli.definitions:profile_erase",
-        "Erases the profile that FIELD = VALUE names; its audiences' destinations get exits.",
+        "daemon.cli.person:erase",
+        "Erases the person that FIELD = VALUE names, in profile and log; their audiences' destinations get exits.",
+    ),
+    "profile erasures": Entry("daemon.cli.person:erasures", "Says how far erasures are: the one with ID, or all."),
+    "profile export": Entry(
+        "daemon.cli.person:export", "Writes all that is held about the person FIELD = VALUE to a ZIP archive."
     ),
     "profile rejoin": Entry(
         "daemon.cli.identity:profile_rejoin",

@@ -250,17 +250,6 @@ def profile_show(field: str, value: str, explain: bool, segments: bool, as_json:
         show_stitches(reply["explain"])
 
 
-@click.command("erase")
-@click.argument("field")
-@click.argument("value")
-@click.confirmation_option("--yes", prompt="Erase this person's profile, identities and memberships?")
-@remote
-def profile_erase(field: str, value: str, as_json: bool, **where: Any) -> None:
-    """Erases the profile that FIELD = VALUE names; its audiences' destinations get exits."""
-    client_of(**where).call("DELETE", f"/api/entity/user/{segment(field)}/{segment(value)}")
-    _done(f"profile of {field} = {value} erased", as_json=as_json)
-
-
 @click.command("status")
 @click.option("--count", is_flag=True, help="Also count the profiles, which takes a while when there are many.")
 @remote

@@ -7,7 +7,7 @@ away, is merged at once, after all that waits for those profiles: of each profil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -18,20 +18,22 @@ from daemon.ingest.definitions import Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Lane, Unit
-from daemon.store import profiles
+from daemon.store import erasures, profiles
 from daemon.store.database import Database
+from daemon.store.erasures import Scrub
 from daemon.store.event_reader import Page
 from streams.compaction import Compaction
 from streams.guards import Limits
 from streams.identity import Resolution, resolve
 from streams.mapping import Key, Mapped
 from streams.profile import Profile, new
+from streams.tombstones import Tombstones
 
 #: Events that wait for one profile at most: merging them is one piece of work.
 MOST_WAITING: Final = 64
 
 #: What an event says, position, received_us, stream, event_us, event_id.
-_Event: TypeAlias = tuple[list[Mapped], int, int, str, int, str | None]
+_Event: TypeAlias = tuple[Iterable[Mapped], int, int, str, int, str | None]
 
 
 class Batch:
@@ -45,6 +47,7 @@ class Batch:
         cache: Cache,
         state: Database,
         limits: Limits,
+        tombstones: Tombstones,
     ) -> None:
         self._unit = unit
         self._definitions = definitions
@@ -54,7 +57,10 @@ class Batch:
         self._limits = limits
         self._windows = definitions.guards.windows(definitions.schema, limits)
         self._compaction = Compaction(definitions.schema, limits) if limits.compacting else None
+        self._tombstones = tombstones
         self._slices = Slices()
+        self._turned_away = 0
+        self._to_scrub: list[Scrub] = []
         self._unknown: set[Key] = set()
         #: The profiles that events of this batch go to, by id.
         self._touched: dict[int, Entry] = {}
@@ -82,9 +88,10 @@ class Batch:
             raise RuntimeError(f"events up to {self.last} are taken already")  # each is counted once, whatever happens
         self._lane = lane
         held: list[_Event] = []
+        screened = self._tombstones.all_concerned
         for page in pages:
             events = await self._map(page)
-            if held or self._unknown:
+            if held or self._unknown or screened:
                 held += events  # for the read of their profiles, and in their order
             else:
                 await self._place(events)
@@ -92,8 +99,10 @@ class Batch:
             self._unit.events += len(events)
         if self._unknown:
             await fetch(self._state, self._cache, list(self._unknown), self._slices)
-            self._unknown.clear()
         if held:
+            if self._tombstones:
+                self._screen(lane, held)
+            self._unknown.clear()
             await self._place(held)
         self.last = pages[-1].last
 
@@ -101,6 +110,10 @@ class Batch:
         """Evaluates what changed, and makes the bundle whole."""
         self._unit.take_batch(lane, self.last)
         await self._evaluate()
+        if self._turned_away:
+            turned = partial(erasures.turn_away, events=self._turned_away, listed=self._to_scrub)
+            self._unit.bundle.work.append(turned)
+            self._unit.to_scrub = True
 
     async def _map(self, page: Page) -> list[_Event]:
         rows: list[tuple[int, int, str, int, str | None, dict[str, Any]]] = orjson.loads(page.text)
@@ -207,6 +220,32 @@ class Batch:
     def _count_refused(self, field: str, reason: str, count: int, position: int) -> None:
         before, last = self.refused.get((field, reason), (0, 0))
         self.refused[field, reason] = (before + count, max(last, position))
+
+    def _screen(self, lane: Lane, events: list[_Event]) -> None:
+        """Has those events looked at, when their turn comes, that name somebody who was erased."""
+        by_key, noted = self._cache.by_key, self._tombstones.noted
+        unknown = {key for key in self._unknown if key not in by_key}  # what somebody has is no erased person's
+        if self._tombstones.bounded:
+            unknown.update(key for mapped, *_ in events for each in mapped for key in each.keys)
+        marks = self._tombstones.among(unknown)
+        if not (marks or noted):
+            return
+        for place, (mapped, position, *rest) in enumerate(events):
+            if (lane, position) in noted or any(key in marks for each in mapped for key in each.keys):
+                events[place] = (self._left(list(mapped), lane, position, marks), position, *rest)  # type: ignore[assignment]  # the rest as it was
+
+    def _left(
+        self, mapped: Sequence[Mapped], lane: Lane, position: int, marks: Mapping[Key, bytes]
+    ) -> Iterator[Mapped]:
+        # Asked for when all events before are applied: who is known by then decides.
+        left = self._tombstones.screen(mapped, lane, position, marks, self._cache.by_key.get)
+        if left.turned_away or left.cut:
+            self._turned_away += 1
+            if not left.mapped:
+                self._to_scrub.append(Scrub(lane, position, None))
+            elif not left.turned_away:
+                self._to_scrub.append(Scrub(lane, position, erasures.TO_CUT))
+        yield from left.mapped
 
     def _create(self) -> Profile:
         head = self._unit.head

@@ -1,4 +1,4 @@
-"""Changes of definitions, and erasures: each a step of the loop, ordered with the batches and kept in the history.
+"""Changes of definitions: each a step of the loop, ordered with the batches and kept in the history.
 
 A command checks everything first and raises what is wrong; only then it writes into the step. It returns its result
 and the definitions that hold once the step is durable, None when they stay.
@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import orjson
 
-from daemon.ingest.batch import fetch
-from daemon.ingest.cache import Cache
 from daemon.ingest.definitions import (
     Definitions,
     accepted_filter,
@@ -25,11 +23,9 @@ from daemon.ingest.definitions import (
     slug_of,
     touched_audiences,
 )
-from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Unit
 from daemon.model.refusal import Conflict, NotFound
 from daemon.store import definitions as store
-from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, RuleRow
 from streams import routing
 from streams.ql.errors import Diagnostic, QueryError
@@ -133,38 +129,6 @@ async def delete_rule(unit: Unit, definitions: Definitions, rule_id: int) -> tup
     unit.bundle.work.append(partial(store.delete_rule, rule_id=rule_id))
     unit.decide("rule_deleted", {"id": rule_id})
     return None, after
-
-
-async def erase(
-    unit: Unit, definitions: Definitions, state: Database, cache: Cache, field: str, value: str
-) -> tuple[int, None]:
-    """Erases the profile that owns a key: exits with its last fields, then nothing of it. Raises NotFound."""
-    profile = await _owner(state, cache, field, value)
-    if profile is None:
-        raise NotFound(f"there is no profile with {field} {value!r}")
-    await erase_profile(unit, definitions, cache, profile)
-    return profile, None
-
-
-async def _owner(state: Database, cache: Cache, field: str, value: str) -> int | None:
-    if (field, value) not in cache.by_key:
-        await fetch(state, cache, [(field, value)], Slices())
-    found = cache.by_key.get((field, value))
-    return None if found is None else found.id
-
-
-async def erase_profile(unit: Unit, definitions: Definitions, cache: Cache, profile_id: int) -> None:
-    """Takes a cached profile away, with everything that is known of it."""
-    entry = cache.by_id[profile_id]
-    profile = entry.read(definitions.schema)
-    keys = profile.all_keys()
-    known = definitions.audiences
-    memberships = {number: each for number, each in entry.memberships().items() if number in known}
-    unit.leave_for_good(profile.id, memberships, "erase", profile.dump())
-    unit.bundle.gone.append(profile.id)
-    unit.bundle.keys_gone += keys
-    cache.forget(entry, unit.number)
-    unit.decide("erase", {"profile": profile.id, "keys": keys, "scrubbed": False})
 
 
 async def _rebuilt(

@@ -7,7 +7,7 @@ rests as long as it works, so that neither collection nor ingest waits for it (P
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -18,8 +18,9 @@ import orjson
 from daemon.ingest.slices import Slices
 from daemon.store import event_reader, query_versions
 from daemon.store.database import Database
-from daemon.store.definitions import QueryRow
+from daemon.store.event_reader import Page
 from daemon.store.events import LANES, Lane
+from daemon.store.guards import guards_of
 from daemon.store.query_versions import END, Version
 from streams.mapping import Mapper
 from streams.person import Eye, IsTheirs, Stand, Texts, names, share
@@ -119,8 +120,8 @@ class PersonEvents:
         slices, theirs, texts = Slices(), self._theirs, self._texts
         found = []
         for at in range(0, len(rows), 8):
-            for position, received_us, stream, event_us, event_id, body in rows[at : at + 8]:
-                event = Event(lane, position, received_us, stream, event_us, event_id, body)
+            for row in rows[at : at + 8]:
+                event = Event(lane, *row)
                 one = look(eye, event, theirs, texts)
                 if one is not None:
                     found.append(one)
@@ -145,6 +146,13 @@ def look(eye: Eye, event: Event, theirs: IsTheirs, texts: Texts | None) -> Found
     return None
 
 
+def events_of(lane: Lane, pages: Iterable[Page]) -> Iterator[Event]:
+    """Gives the events of pages, in order."""
+    for page in pages:
+        for row in orjson.loads(page.text):
+            yield Event(lane, *row)
+
+
 async def epochs_of(state: Database) -> list[Epoch]:
     """Gives how events were mapped, epoch by epoch, each with what has changed since."""
     versions = await state.read(query_versions.versions)
@@ -152,21 +160,20 @@ async def epochs_of(state: Database) -> list[Epoch]:
 
 
 def _epoch(version: Version, last: Version) -> Epoch:
-    then = _mapper(version.queries)
-    if version is last:
-        return Epoch(Eye(then, None), version.upto)
+    then = _mapper(version)
     # The schema is all queries' together: a kind that one query states changes what another one maps.
-    if [row.text for row in version.queries] == [row.text for row in last.queries]:
-        return Epoch(Eye(then, None), version.upto)
-    return Epoch(Eye(then, _mapper(last.queries)), version.upto)
+    same = version is last or (
+        [row.text for row in version.queries] == [row.text for row in last.queries] and version.guards == last.guards
+    )
+    return Epoch(Eye(then, None if same else _mapper(last)), version.upto)
 
 
-def _mapper(rows: Sequence[QueryRow]) -> Mapper:
+def _mapper(version: Version) -> Mapper:
     trees: list[Query] = []
-    for row in rows:
+    for row in version.queries:
         with suppress(QueryError):  # not accepted any more, and told at the start
             trees.append(parse_query(row.text))
-    return Mapper(build_schema(trees), trees)
+    return Mapper(build_schema(trees), trees, guards_of(version.guards))
 
 
 async def all_pages(walk: PersonEvents, upto: Mapping[Lane, int], *, rest: float = 1.0) -> AsyncIterator[list[Found]]:

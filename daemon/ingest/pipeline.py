@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from daemon import clock, log
-from daemon.ingest import audience_pass, commands, identity_commands, query_commands, timers
+from daemon.ingest import audience_pass, commands, erase, identity_commands, query_commands, timers
 from daemon.ingest.audience_pass import Group, PageReader
 from daemon.ingest.batch import Batch
 from daemon.ingest.cache import Cache
@@ -33,16 +33,18 @@ from daemon.ingest.query_commands import QueryChange
 from daemon.ingest.refusals import Refusals
 from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
 from daemon.model.refusal import Conflict
-from daemon.store import bundle, history
+from daemon.store import bundle, erasures, history
 from daemon.store import definitions as definitions_store
 from daemon.store import events as event_log
 from daemon.store import guards as guards_store
 from daemon.store.bundle import CursorMoved
 from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
+from daemon.store.erasures import Erasure
 from daemon.store.guards import GuardRow
 from streams.guards import Limits
 from streams.mapping import Key
+from streams.tombstones import Tombstones
 
 T = TypeVar("T")
 
@@ -133,6 +135,9 @@ class Pipeline:
         self._taking: tuple[Lane, int, int] | None = None
         self._poison: tuple[Lane, int] | None = None
         self._closed = False
+        self._tombstones = Tombstones(b"")
+        #: Set when there may be something in the log that is to be scrubbed.
+        self.to_scrub = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -247,15 +252,26 @@ class Pipeline:
         """Deletes a routing rule. Raises NotFound."""
         await self._command(lambda unit: commands.delete_rule(unit, self.definitions, rule_id))
 
-    async def erase(self, field: str, value: str) -> int:
-        """Erases the profile that owns a key, and returns its id. Raises NotFound.
+    async def erase(self, field: str, value: str, *, allow_return: bool = False) -> Erasure:
+        """Erases the profile that owns a key. Raises NotFound.
 
-        Events processed later make a new profile. Exits carry the last fields; the history keeps what the scrubbing
-        of the log needs.
+        Exits carry the last fields. Events that name the person change nothing from then on, nor do those that are in
+        the log already; with `allow_return`, those that come later make a new profile. `to_scrub` is set.
         """
         return await self._command(
-            lambda unit: commands.erase(unit, self.definitions, self._state, self._cache, field, value)
-        )
+            lambda unit: erase.erase(
+                unit, self.definitions, self._events, self._state, self._cache, self._tombstones, field, value,
+                allow_return=allow_return,
+            )
+        )  # fmt: skip
+
+    async def admit(self, keys: list[Key]) -> list[int]:
+        """Lets the people come back who were erased with any of these keys; gives the erasures. Raises NotFound."""
+        return await self._command(lambda unit: erase.admit(unit, self._events, self._state, self._tombstones, keys))
+
+    def tombstones_passed(self) -> list[bytes]:
+        """Forgets the tombstones that hold for no event any more; gives their hashes."""
+        return self._tombstones.passed(self._committed)
 
     async def put_guards(self, drafts: Sequence[GuardRow]) -> GuardChange:
         """Stores merge guards (their ids and times are given here); they hold for all events after this.
@@ -370,7 +386,7 @@ class Pipeline:
             self._poison = None
             await self._commit(unit)
             return
-        batch = Batch(unit, self.definitions, self._evaluator, self._cache, self._state, self._limits)
+        batch = Batch(unit, self.definitions, self._evaluator, self._cache, self._state, self._limits, self._tombstones)
         while True:
             some, lanes.pages[lane] = pages[:STEP_PAGES], pages[STEP_PAGES:]
             self._taking = (lane, batch.events + sum(page.events for page in some), some[-1].last)
@@ -480,6 +496,8 @@ class Pipeline:
         if unit.bundle.cursor is not None:
             lane, _, to = unit.bundle.cursor
             self._committed["realtime" if lane == "realtime" else "bulk"] = to
+        if unit.to_scrub:
+            self.to_scrub.set()
         if unit.commit is not None:
             self._told_trigger = unit.commit.last
             self._on_commit(unit.commit)
@@ -553,6 +571,10 @@ class Pipeline:
     async def _stand(self) -> None:
         """Stands where the database stands."""
         position, passes = await self._state.read(lambda db: (bundle.position(db), definitions_store.passes(db)))
+        salt, buried = await self._state.read(lambda db: (erasures.salt(db), erasures.tombstones(db)))
+        self._tombstones = Tombstones(salt)
+        for mark, bounds in buried:
+            self._tombstones.put([mark], bounds)
         self._head = Head.at(position, passes)
         self._evaluator = Evaluator(self.definitions)
         self._committed = dict(self._head.cursors)

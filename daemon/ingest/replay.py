@@ -21,13 +21,13 @@ from daemon import clock
 from daemon.ingest.audience_pass import END, STEP_PROFILES, Group, evaluate_page
 from daemon.ingest.batch import Batch, fetch
 from daemon.ingest.cache import Cache
-from daemon.ingest.commands import erase_profile
 from daemon.ingest.definitions import Definitions, build
+from daemon.ingest.erase import erase_profile, erased, play
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.identity_commands import divide, forget, owner_of, with_guards
 from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Head, Lane, Unit
-from daemon.store import bundle, event_reader, history, memberships, profiles, schema_versions
+from daemon.store import bundle, erasures, event_reader, history, memberships, profiles, schema_versions
 from daemon.store import definitions as store
 from daemon.store import events as event_log
 from daemon.store.database import Database
@@ -37,6 +37,7 @@ from daemon.store.migrate import migrate
 from streams.guards import Limits
 from streams.mapping import Key
 from streams.profile import load
+from streams.tombstones import Foreseen
 
 #: Events of one step, decisions of one read, and profiles compared at a time.
 STEP_EVENTS: Final = 8192
@@ -139,6 +140,12 @@ def _last_decision(db: sqlite3.Connection) -> tuple[int, dict[Lane, int]]:
     return (0 if row is None else row[0]), cursors
 
 
+def _foreseen(db: sqlite3.Connection) -> Foreseen:
+    """What is known of erasures before they are played."""
+    known = (erased(each.sequence, each.body) for each in history.of_kind(db, "erase"))
+    return Foreseen(erasures.salt(db), [each for each in known if each is not None], erasures.refusals(db))
+
+
 class _Player:
     """Plays decisions into the fresh state. Audiences are only kept in mind; they are evaluated at the end."""
 
@@ -156,12 +163,14 @@ class _Player:
         self._all_events = 0
         self._head: Head
         self._definitions: Definitions
+        self._tombstones: Foreseen
         self.report = Report()
 
     async def open(self) -> None:
         """Begins at the beginning."""
         self._head = Head.at(await self._into.read(bundle.position), [])
         self._definitions = await build([], [], [])
+        self._tombstones = await self._live.read(_foreseen)
         firsts = await self._events.read(event_reader.firsts)
         cursors = await self._live.read(lambda db: _last_decision(db)[1])
         self._all_events = sum(cursors.values())
@@ -184,7 +193,8 @@ class _Player:
                     lane: Lane = decision.body["lane"]
                     await self._batch(lane, min(decision.body["upto"], cursors[lane]))
                 elif decision.sequence > self._done:
-                    await self._decide(decision.kind, decision.body)
+                    self._tombstones.reach(decision.sequence)
+                    await self._decide(decision.kind, decision.body, decision.sequence)
                 self._done = decision.sequence
             after = decisions[-1].sequence
         self.report.decisions = self._done
@@ -200,17 +210,26 @@ class _Player:
                 self._head.cursors[lane] = upto  # what is missing has been told by `complete`
                 return
             unit = self._next()
-            batch = Batch(unit, self._definitions, Evaluator(self._definitions), self._cache, self._into, self._limits)
+            batch = Batch(
+                unit,
+                self._definitions,
+                Evaluator(self._definitions),
+                self._cache,
+                self._into,
+                self._limits,
+                self._tombstones,
+            )
             await batch.take(lane, pages)
             await batch.finish(lane)
             unit.bundle.cursor = None
+            unit.bundle.work.clear()
             unit.bundle.history.clear()
             unit.bundle.history_extended = None
             await self._write(unit)
             self.report.events += unit.events
             self._progress(self.report.events, max(self._all_events, self.report.events))
 
-    async def _decide(self, kind: str, body: dict[str, Any]) -> None:
+    async def _decide(self, kind: str, body: dict[str, Any], sequence: int) -> None:
         match kind:
             case "query" | "query_deleted" | "revert":
                 schema_versions.decided(self._queries, kind, body)
@@ -227,7 +246,9 @@ class _Player:
             case "split":
                 await self._split([(field, value) for field, value in body.get("keys", [])], body)
             case "erase":
-                await self._erase([(field, value) for field, value in body.get("keys", [])])
+                if erased(sequence, body) is not None and not self._tombstones.foresaw(sequence):
+                    await self._erase({bytes.fromhex(each) for each in body["hashes"]})
+                play(self._tombstones, body)
             case _:
                 pass  # rules hold before the log
 
@@ -235,14 +256,21 @@ class _Player:
         rows = schema_versions.in_order(self._queries)
         self._definitions = await build(rows, [], [], self._definitions)
 
-    async def _erase(self, keys: Sequence[Key]) -> None:
+    async def _erase(self, hashes: set[bytes]) -> None:
+        """Erases a person who was there when this began, and whose erasure was decided meanwhile."""
+
+        def find(db: sqlite3.Connection) -> list[Key]:
+            return [
+                key for key in db.execute("SELECT field, value FROM identity") if self._tombstones.hash(key) in hashes
+            ]
+
+        keys = await self._into.read(find)
         await fetch(self._into, self._cache, keys, Slices())
         for key in keys:
             entry = self._cache.by_key.get(key)
             if entry is not None:
                 unit = self._next()
-                await erase_profile(unit, self._definitions, self._cache, entry.id)
-                unit.bundle.history.clear()
+                erase_profile(unit, self._definitions, self._cache, entry.id)
                 await self._write(unit)
 
     async def _split(self, keys: Sequence[Key], body: dict[str, Any]) -> None:
@@ -352,6 +380,8 @@ class _Comparison:
             report.differ(f"profile {profile_id}: its keys belong to nobody, or to several, in the replay")
             return
         rebuilt = orjson.loads(again)
+        for each in (body, rebuilt):  # within an event, in whichever order
+            each.get("s", {}).get("r", {}).get("l", []).sort(key=lambda row: (row[5], row[3], row[4], row[2]))
         for part in sorted(body.keys() | rebuilt.keys()):
             if body.get(part) != rebuilt.get(part):
                 report.differ(f"profile {profile_id}: {part!r} differs")

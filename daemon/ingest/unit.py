@@ -81,6 +81,8 @@ class Unit:
     audiences: set[int] = field(default_factory=set)
     events: int = 0
     scanned: bool = False
+    #: Whether the log has something to be scrubbed once this is durable.
+    to_scrub: bool = False
 
     def __post_init__(self) -> None:
         self.now = clock.from_us(self.now_us)

@@ -52,6 +52,7 @@ def prepare_connection(db: sqlite3.Connection, *, cache_kib: int = 2048, query_o
     db.execute("PRAGMA foreign_keys = ON")
     db.execute(f"PRAGMA cache_size = -{cache_kib:d}")
     db.execute("PRAGMA temp_store = MEMORY")
+    db.execute("PRAGMA secure_delete = ON").fetchall()  # what is deleted or replaced is not readable in the file
     db.execute("PRAGMA journal_size_limit = 67108864").fetchall()
     if query_only:
         db.execute("PRAGMA query_only = ON")

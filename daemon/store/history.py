@@ -12,8 +12,10 @@ Bodies by kind, all JSON objects:
 - `merge_guard`: `{"added": [the stored guard, …], "removed": [id, …]}`.
 - `split`: `{"profile", "into", "keys": [[field, value], …], "apart", "at_us"}`, the keys being those of the new
   profile; or `{"profile", "keys", "forget": true}`: that profile may be stitched with its other half again.
-- `erase`: `{"profile", "keys": [[field, value], …], "scrubbed": false}`. Taking the person's events out of the log
-  also takes `keys` out of here and sets `scrubbed`: nothing of them is left then, and a replay finds nothing to erase.
+  Keys of people who were erased are taken out.
+- `erase`: `{"profile", "erasure", "hashes": [hash, …], "upto": {lane: position} or null, "scrubbed"}`: the keys as
+  keyed hashes (`streams.tombstones`), up to which events they are kept out (null: for ever), and whether the log is
+  clear of the person. Or `{"admitted": [erasure, …], "hashes", "upto"}`: from here on, what comes after `upto` counts.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ APPEND = "INSERT INTO history (sequence, at_us, kind, body) VALUES (?, ?, ?, ?)"
 EXTEND = "UPDATE history SET body = ? WHERE sequence = ?"
 LAST = "SELECT sequence, kind, body FROM history ORDER BY sequence DESC LIMIT 1"
 LAST_OF_KIND = "SELECT body FROM history WHERE kind = ? ORDER BY sequence DESC LIMIT 1"
+OF_KIND = "SELECT sequence, at_us, kind, body FROM history WHERE kind = ? ORDER BY sequence"
 PAGE = "SELECT sequence, at_us, kind, body FROM history WHERE sequence > ? ORDER BY sequence LIMIT ?"
 
 
@@ -52,6 +55,12 @@ def last_of_kind(db: sqlite3.Connection, kind: str) -> dict[str, Any] | None:
     """Gives the body of the newest decision of a kind."""
     row = db.execute(LAST_OF_KIND, (kind,)).fetchone()
     return None if row is None else json.loads(row[0])
+
+
+def of_kind(db: sqlite3.Connection, kind: str) -> list[Entry]:
+    """Gives all decisions of a kind, in order; reads past all others."""
+    rows = db.execute(OF_KIND, (kind,)).fetchall()
+    return [Entry(sequence, at_us, kind, json.loads(body)) for sequence, at_us, kind, body in rows]
 
 
 def page(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:

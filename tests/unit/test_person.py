@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streams.mapping import Mapper
-from streams.person import Eye, Texts, cut, names, refused_keys, share, without_keys
+from streams.person import Eye, Texts, cut, names, share, without_keys
 from streams.ql.parser import parse_query
 from streams.schema import build_schema
 
@@ -44,7 +44,6 @@ def test_an_event_belongs_to_the_owner_of_its_first_key():
     assert [len(bob.own), len(bob.others)] == [0, 2]
     assert [len(cid.own), len(cid.others)] == [1, 1]
     assert names(bob.others, theirs(("email", "bob@example.com")))
-    assert refused_keys(mapped, theirs(("email", "bob@example.com"))) == [1, 0]
 
 
 @pytest.mark.parametrize(

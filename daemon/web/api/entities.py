@@ -39,7 +39,6 @@ def routes() -> list[web.RouteDef]:
     return [
         web.get("/api/entity/{table}/{value}", get_by_any),
         web.get("/api/entity/{table}/{field}/{value}", get_profile),
-        web.delete("/api/entity/{table}/{field}/{value}", erase_profile),
     ]
 
 
@@ -58,16 +57,6 @@ async def get_by_any(request: web.Request) -> object:
     schema = _schema(request)
     keys = [(field.name, value) for field in schema.identities]
     return await _reply(request, await found_profile(request, keys), None)
-
-
-@endpoint("admin", tag="profiles")
-async def erase_profile(request: web.Request) -> object:
-    """Erases the profile, its identities and memberships; the destinations of its audiences get exits."""
-    field, value = identity_of(request, request.match_info["field"]), request.match_info["value"]
-    found = await found_profile(request, [(field, value)])
-    key = next(text for text in found.profile.keys[field] if text.lower() == value.lower())
-    await request.app[SERVICES].pipeline.erase(field, key)
-    return Reply(None, message="deleted")
 
 
 def _schema(request: web.Request) -> Schema:

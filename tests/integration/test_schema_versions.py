@@ -220,3 +220,24 @@ async def test_an_audience_that_writes_a_field_in_another_case_is_evaluated_agai
 
         assert await ingest.members("big") == [1]
         await ingest.assert_sound()
+
+
+async def test_a_query_whose_expression_alone_changes_applies_to_the_next_event(tmp_path, open_ingest):
+    async with open_ingest(tmp_path) as ingest:
+        await ingest.pipeline.put_query(SHOP)
+        await ingest.take({"user_id": "a", "amount": 60})
+        await ingest.pipeline.put_query(SHOP.replace("sum(amount)", "sum(amount * 2)"))  # the schema is the same
+        await ingest.pipeline.put_audience(BIG)
+
+        await ingest.take({"user_id": "a", "amount": 20})
+
+        assert await ingest.members("big") == [1]
+
+
+async def test_the_mapper_is_taken_over_where_queries_stay(tmp_path, open_ingest):
+    async with open_ingest(tmp_path) as ingest:
+        await ingest.pipeline.put_query(SHOP)
+        mapper = ingest.pipeline.definitions.mapper
+        await ingest.pipeline.put_audience(BIG)
+
+        assert ingest.pipeline.definitions.mapper is mapper

@@ -216,16 +216,24 @@ class Pipeline:
 
     async def change_queries(self, change: QueryChange) -> list[QueryRow]:
         """Stores and deletes queries as one version of the schema; gives those stored. Raises as `draft` does."""
-        return await self._command(lambda unit: query_commands.change(unit, self.definitions, change))
+        before = self.definitions.queries
+        rows = await self._command(lambda unit: query_commands.change(unit, self.definitions, change))
+        if self.definitions.queries is not before:
+            stored = [row.alias for row in rows]
+            log.get().info("schema_changed", stored=stored, deleted=list(change.delete), why=change.description)
+        return rows
 
     async def revert_schema(self, number: int, description: str = "") -> bool:
         """Makes the queries those of a version again, as a new version; False when they are already.
 
         Raises NotFound, QueryError.
         """
-        return await self._command(
+        changed = await self._command(
             lambda unit: query_commands.revert(unit, self.definitions, self._state, number, description)
         )
+        if changed:
+            log.get().info("schema_reverted", version=number, why=description)
+        return changed
 
     async def put_audience(self, text: str, *, name: str | None = None, description: str | None = None) -> AudienceRow:
         """Stores an audience under its ALIAS; existing profiles are evaluated in the background.

@@ -16,7 +16,9 @@ from streams.schema import Schema
 
 #: Longest text of a key, in bytes of UTF-8.
 KEY_BYTES: Final = 256
-#: Values that clients send for want of an identity. Compared without case; zeros and dashes alone are as well none.
+#: A text of these alone is none either: zeros in all forms in which ids and addresses are written.
+EMPTY: Final = "0-.:_{} "
+#: Values that clients send for want of an identity. Compared without case.
 NOBODY: Final = frozenset(
     {"null", "nil", "none", "undefined", "nan", "n/a", "(null)", "<null>", "{}", "[]", "[object object]"}
     | {"unknown", "anonymous", "guest", "distinct_id", "distinctid", "not_authenticated", "true", "false"}
@@ -147,6 +149,6 @@ def unusable(text: str) -> str | None:
     """Says why a text cannot be a key (`blocked`, `too_long`), or None when it can. Blanks around it are gone."""
     if len(text) > KEY_BYTES or (len(text) * 4 > KEY_BYTES and len(text.encode(errors="replace")) > KEY_BYTES):
         return "too_long"
-    if text.lower() in NOBODY or (text[0] in "0-." and not text.strip("0-. ")):
+    if text.lower() in NOBODY or (text[0] in EMPTY and not text.strip(EMPTY)):
         return "blocked"
     return None

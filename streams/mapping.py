@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from streams.guards import NO_GUARDS, Guards
+from streams.guards import EMPTY, NO_GUARDS, Guards
 from streams.merge import MOMENTS, SETS, moment
 from streams.ql.coerce import text_of_date, to_bool, to_date, to_int, to_number, to_text
 from streams.ql.compiler import Sink, compile_into
@@ -148,7 +148,7 @@ def _key_lines(place: int, *, single: bool, text: bool, globs: bool) -> list[str
         ]
     taken = ["if v.__class__ is str: v = v.strip() or M", f"elif {_SOME}: v = {to}(v)"]
     # Most keys are seen to be usable at once.
-    usual = f"len(v) < 64 and v[0] not in '0-.' and v.lower() not in nobody{place}"
+    usual = f"len(v) < 64 and v[0] not in {EMPTY!r} and v.lower() not in nobody{place}"
     judged = (
         [f"    reason = {unusable}(v)"]
         if globs

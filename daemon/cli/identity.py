@@ -62,7 +62,7 @@ def guard_list(builtin: bool, as_json: bool, **where: Any) -> None:
         f"without a guard: {limit} to keys of its own or a stronger identity; {default['keys']:,} keys a profile"
     )
     if builtin:
-        click.echo(f"never keys: {', '.join(reply['builtin'])}, zeros and dashes alone, more than 256 bytes")
+        click.echo(f"never keys: {', '.join(reply['builtin'])}, zeros in every form, more than 256 bytes")
 
 
 def _row(guard: Mapping[str, Any]) -> dict[str, Any]:

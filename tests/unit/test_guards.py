@@ -90,6 +90,9 @@ def mapper(guards, *, by="user_id", kinds=""):
 NOTHING = ["null", " NULL ", "None", "undefined", "Undefined\n", "0", "000-000", "00000000-0000-0000-0000-000000000000"]
 
 
+NOTHING += ["00:00:00:00:00:00", "{00000000-0000-0000-0000-000000000000}", "0.0.0", "__", "\u00a0null\u2003"]
+
+
 @pytest.mark.parametrize("value", [*NOTHING, "-", "n/a", "[object Object]", "NaN", "(not set)", "false", 0, 0.0, False])
 def test_a_value_that_identifies_nobody_is_no_key_and_the_rest_of_the_event_goes_on(value):
     found = mapper(Guards(), by="user_id OR email").map("web", {"user_id": value, "email": "a@x.com"}, 1)
@@ -105,7 +108,7 @@ def test_nothing_is_no_key_and_not_counted(value):
     assert [(each.keys, each.refused) for each in found] == [((("email", "a@x.com"),), ())]
 
 
-@pytest.mark.parametrize("value", ["nullable", "007", "0a", "none@none.com", "1", "-5x"])
+@pytest.mark.parametrize("value", ["nullable", "007", "_0a", "{1}", "::1", "0a", "none@none.com", "1", "-5x"])
 def test_what_only_looks_alike_is_a_key(value):
     assert mapper(Guards()).map("web", {"user_id": value}, 1)[0].keys == (("user_id", value),)
 

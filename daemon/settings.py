@@ -117,8 +117,8 @@ class Ingest(Section):
     """How events become profiles."""
 
     cached_profiles: int = setting(100_000, "profiles kept in memory at most", "profiles", ge=1)
-    cache_bytes: int = setting(56 * 1024 * 1024, "memory that they may take, as estimated", "bytes", ge=1024)
-    batch_events: int = setting(32_768, "events of one bulk batch at most", "events", ge=1)
+    cache_bytes: int = setting(32 * 1024 * 1024, "memory that they may take, as estimated", "bytes", ge=1024)
+    batch_events: int = setting(16_384, "events of one bulk batch at most", "events", ge=1)
     batch_bytes: int = setting(12 * 1024 * 1024, "stored bytes of events of one bulk batch, about", "bytes", ge=1024)
     read_bytes: int = setting(2 * 1024 * 1024, "stored bytes of events that are read at a time", "bytes", ge=1024)
     realtime_events: int = setting(2048, "events of one real-time batch at most", "events", ge=1)

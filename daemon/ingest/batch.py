@@ -159,7 +159,8 @@ class Batch:
                         if waiting is None:
                             waiting = entry.waiting = []
                             touched[entry.id] = entry
-                        waiting.append((each, event))
+                        # Not what the event was mapped to as a whole: there are as many of these as a batch has events.
+                        waiting.append((keys[0], each.values, *event[1:]))
                         if len(waiting) >= MOST_WAITING:
                             self._open(entry)
             if slices.over:
@@ -177,11 +178,11 @@ class Batch:
         if waiting:
             mask, lane, expiring = entry.changed, self._lane, bool(schema.expiring)
             merge = profile.merge
-            for (keys, values, _), (_, position, received_us, stream, event_us, event_id) in waiting:
+            for home, values, position, received_us, stream, event_us, event_id in waiting:
                 if expiring:
                     mask |= profile.expire(schema, received_us)
                 mask |= merge(
-                    schema, keys[0], values, event_us, event_id, stream, received_us, (lane, position)
+                    schema, home, values, event_us, event_id, stream, received_us, (lane, position)
                 )  # fmt: skip
             entry.changed = mask
             waiting.clear()

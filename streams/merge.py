@@ -83,11 +83,13 @@ def default_operator(kind: str) -> str:
     return "merge" if is_map(kind) or kind in SETS or kind in MOMENTS else "latest"
 
 
-def make_slot(name: str, kind: str, operator: str, *, bit: int, capacity: int = 0, keep_days: int = 0) -> Slot:
+def make_slot(
+    name: str, kind: str, operator: str, *, bit: int, capacity: int = 0, keep_days: int = 0, generation: int = 0
+) -> Slot:
     """Makes the slot of a field. The operator must be one of `allowed_operators(kind)`."""
     if operator == "capped" and not capacity:
         capacity = CAPPED_DEFAULT
-    place = Place(name, kind, bit, capacity, keep_days * DAY_US)
+    place = Place(name, kind, bit, capacity, keep_days * DAY_US, generation)
     if operator in {"latest", "oldest"}:
         return timed(place, newest=operator == "latest")
     if operator == "count":

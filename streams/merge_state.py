@@ -52,7 +52,8 @@ class Slot:
     """A field's place in its schema: the operator, made for its kind.
 
     `key` names the state in a profile's body: the field's name and what shape the state has, so that after a change
-    of kind or operator a state is never read as something that it is not; the field then begins anew.
+    of kind or operator a state is never read as something that it is not; the field then begins anew. A state that was
+    made again from the log has the number of its rebuilding behind an `@`.
     """
 
     name: str
@@ -97,11 +98,12 @@ class Place:
     bit: int
     capacity: int
     keep_us: int
+    generation: int = 0
 
     def key(self, family: str, kind: str | None = None) -> str:
         """Gives the name of the field's state: the field, the family, and the kind of what is in it."""
         of = self.kind if kind is None else kind
-        return f"{self.name}:{family}{_CODES.get(Kind(of), of)}"
+        return f"{self.name}:{family}{_CODES.get(Kind(of), of)}" + (f"@{self.generation}" if self.generation else "")
 
     @property
     def bounded(self) -> bool:

@@ -174,6 +174,48 @@ class Profile:
             self._limit_keys(schema)
         return mask
 
+    def take_past(
+        self,
+        schema: Schema,
+        resolution: Resolution,
+        *,
+        event_us: int,
+        event_id: str | None,
+        stream: str,
+        received_us: int,
+        position: Position,
+        counted: bool,
+    ) -> int:
+        """Takes in what an event of the past contributes to the states that a rebuilding makes (`Schema.shadows`).
+
+        Contributions to other fields change them as `apply` does; keys and stitched profiles too. `counted` says that
+        the event stands in the meta fields already. Returns the bits of the fields whose typed value changed.
+        """
+        mask = 0
+        if resolution.attach or resolution.absorb:
+            mask = self._link(schema, resolution, position, received_us)
+        home = resolution.keys[0]
+        if self.home is None:
+            self.home = home
+            self._tail = None
+        part = self._part(home, received_us) if home != self.home or self.parts is not None else None
+        if not counted and position != self.last:
+            self.last = position
+            _count(self.meta, stream, received_us)
+            if part is not None:
+                _count(part[1], stream, received_us)
+        event_id = event_id or ""
+        for name, value in resolution.values:
+            shadow = schema.shadows.get(name)
+            merge = schema.merges[name] if shadow is None else shadow.merge
+            changed = merge(self.fields, self.values if shadow is None else {}, value, event_us, event_id)
+            mask |= changed if shadow is None else 0
+            if part is not None:
+                merge(part[0], {}, value, event_us, event_id)
+        if schema.limited:
+            self._limit_keys(schema)
+        return mask
+
     def dump(self) -> str:
         """Gives the JSON text of `profile.body`; `load` of it is this profile again."""
         tail = self._tail
@@ -410,6 +452,10 @@ def load(schema: Schema, id: int, body: str | bytes | dict[str, Any]) -> Profile
         edges=stored.get("e"),
         memory=stored.get("s"),
     )
+    if schema.generations:
+        forget_outlived(schema, profile.fields)
+        for part in (profile.parts or {}).values():
+            forget_outlived(schema, part[0])
     fields = profile.fields
     shape = tuple(fields)
     show = schema.shows.get(shape) or _show(schema, shape)
@@ -444,6 +490,18 @@ def _show(schema: Schema, shape: tuple[str, ...]) -> Callable[[dict[str, State]]
     show: Callable[[dict[str, State]], dict[str, Value]] = bound["show"]
     schema.shows[shape] = show
     return show
+
+
+def forget_outlived(schema: Schema, fields: dict[str, State]) -> None:
+    """Takes the states away that a rebuilding has replaced, or left unfinished."""
+    for key in [*fields]:
+        name, _, shape = key.rpartition(":")
+        living = schema.generations.get(name)
+        if living is not None:
+            shown, made = living
+            generation = int(shape.partition("@")[2] or 0)
+            if generation != shown and (not made or generation != made):
+                del fields[key]
 
 
 # --- what is shown
@@ -602,7 +660,7 @@ def _merge_states(schema: Schema, mine: dict[str, State], other: dict[str, State
     """Merges the states of `other` into `mine`; a state that the schema does not know is kept from whoever has it."""
     for key, state in other.items():
         old = mine.get(key)
-        slot = schema.by_key.get(key)
+        slot = schema.states.get(key)
         if old is None:
             mine[key] = state
         elif slot is not None:

@@ -8,7 +8,7 @@ expression, else `string`; unstated operators from the kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Final, TypeAlias
 
@@ -37,6 +37,7 @@ from streams.ql.nodes import (
 SINGLE_IDENTITIES: Final = frozenset({Kind.STRING, Kind.INT, Kind.NUMBER})
 MANY_IDENTITIES: Final = frozenset({Kind.STRINGS, Kind.TS_STRINGS})
 _AGREE: Final = "a field has one kind and one merge operator in all queries: change them together, in one request"
+_NO_GENERATIONS: Final[Mapping[str, tuple[int, int]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Field:
     """One field of profiles.
 
     `identity`: profiles are found by it. `single`: an identity of which a profile has one value at most. `rank`: 0 is
-    the strongest identity; None for other fields. `capacity` (elements) and `keep_days`: 0 is unlimited.
+    the strongest identity; None for other fields. `capacity` (elements) and `keep_days`: 0 is unlimited. `generation`
+    is the rebuilding that made its states, 0 for none; `shadow` the one that is making them anew, see `rebuilding`.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Field:
     shortdesc: str = ""
     longdesc: str = ""
     queries: tuple[str, ...] = ()
+    generation: int = 0
+    shadow: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,12 @@ class Schema:
     """Identities of several values with a capacity."""
     expiring: tuple[Slot, ...]
     """Fields with keep_days."""
+    shadows: Mapping[str, Slot]
+    """By field, where states that a rebuilding makes grow unseen; see `rebuilding`."""
+    states: Mapping[str, Slot]
+    """By the key of a state, seen or unseen: how two of them are combined."""
+    generations: Mapping[str, tuple[int, int]]
+    """By each name that was ever rebuilt: the generation of its states, and that which is being made (else 0)."""
     shows: dict[tuple[str, ...], Callable[[dict[str, State]], dict[str, Value]]] = field(default_factory=dict)
     """By the keys of a profile's states: what makes its typed values (`streams.profile`)."""
     _names: dict[int, frozenset[str]] = field(default_factory=dict)
@@ -186,15 +196,17 @@ def _placed(problem: _Problem, texts: Mapping[str, str]) -> Diagnostic:
     return Diagnostic(problem.message, 1, 1, hint=problem.hint)
 
 
-def schema_of(fields: Iterable[Field]) -> Schema:
-    """Makes a schema of ready fields, which must be consistent (see `build_schema`)."""
+def schema_of(fields: Iterable[Field], generations: Mapping[str, tuple[int, int]] = _NO_GENERATIONS) -> Schema:
+    """Makes a schema of ready fields, which must be consistent (see `build_schema`).
+
+    `generations`: of fields that were rebuilt, or are, see `Schema.generations`.
+    """
     known = {each.name: each for each in fields}
-    slots = {
-        each.name: make_slot(
-            each.name, each.kind, each.merge_op, bit=1 << place, capacity=each.capacity, keep_days=each.keep_days
-        )
-        for place, each in enumerate(known.values())
-    }
+    for name in generations.keys() & known.keys():
+        generation, shadow = generations[name]
+        known[name] = replace(known[name], generation=generation, shadow=shadow)
+    slots = {each.name: _slot(each, place, each.generation) for place, each in enumerate(known.values())}
+    shadows = {each.name: _slot(each, place, each.shadow) for place, each in enumerate(known.values()) if each.shadow}
     identities = sorted((each for each in known.values() if each.rank is not None), key=lambda each: each.rank or 0)
     singles = tuple(slots[each.name] for each in identities if each.single)
     return Schema(
@@ -202,14 +214,37 @@ def schema_of(fields: Iterable[Field]) -> Schema:
         identities=tuple(identities),
         kinds={each.name: each.kind for each in known.values()},
         slots=slots,
-        merges={name: slot.merge for name, slot in slots.items()},
+        merges={name: _merge(slot, shadows.get(name)) for name, slot in slots.items()},
         by_key={slot.key: slot for slot in slots.values()},
         singles=frozenset(slot.name for slot in singles),
         single_slots=singles,
         single_bits=sum(slot.bit for slot in singles),
         limited=tuple(slots[each.name] for each in identities if not each.single and each.capacity),
         expiring=tuple(slot for slot in slots.values() if slot.keep_us),
+        shadows=shadows,
+        states={slot.key: slot for slot in (*slots.values(), *shadows.values())},
+        generations=generations,
     )
+
+
+def _slot(field: Field, place: int, generation: int) -> Slot:
+    return make_slot(
+        field.name, field.kind, field.merge_op, bit=1 << place, capacity=field.capacity, keep_days=field.keep_days,
+        generation=generation,
+    )  # fmt: skip
+
+
+def _merge(slot: Slot, shadow: Slot | None) -> Merge:
+    """Gives how a field merges: while it is rebuilt, what comes goes into both of its states."""
+    if shadow is None:
+        return slot.merge
+    seen, unseen = slot.merge, shadow.merge
+
+    def merge(states: dict[str, State], view: dict[str, Value], value: Value, us: int, event_id: str) -> int:
+        unseen(states, {}, value, us, event_id)
+        return seen(states, view, value, us, event_id)
+
+    return merge
 
 
 def _state(draft: _Draft, column: Column, alias: str, problems: list[_Problem]) -> None:

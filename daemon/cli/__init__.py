@@ -72,7 +72,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("daemon.cli.demo:demo", "Show the main job on real data, live in the terminal."),
     "doctor": Entry("daemon.cli.doctor:doctor", "Check the installation and its data directory."),
     "explain": Entry(
-        "daemon.cli.explain:explain", "Says why the person FIELD = VALUE is, or is not, in the audience SLUG."
+        "daemon.cli.explain:explain", "Says why a person is, or is not, in an audience, or what made a field's value."
     ),
     "expr test": Entry("daemon.cli.testing:expr_test", "Evaluate expressions given as NDJSON."),
     "filter test": Entry("daemon.cli.testing:filter_test", "Evaluate filters given as NDJSON."),

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import orjson
 
 from daemon.ingest.cache import Cache, Entry
-from daemon.ingest.definitions import Definitions
+from daemon.ingest.definitions import Definitions, touched_audiences
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.slices import Slices
 from daemon.ingest.unit import Cause, Head, Unit
 from daemon.store import definitions as store
 from daemon.store import memberships, profiles
 from daemon.store.database import Database
-from daemon.store.definitions import Pass
 from streams.profile import load, new, viewer
 
 #: Profiles of one step.
@@ -43,6 +42,7 @@ class Group:
     upto: int
     audiences: tuple[int, ...]
     deleted: tuple[int, ...]
+    cause: Cause = "definition"
 
     @classmethod
     def of(cls, head: Head) -> Group:
@@ -51,16 +51,18 @@ class Group:
         after = min(each.evaluated_to for each in passes)
         further = (each.evaluated_to for each in passes if each.evaluated_to > after)
         here = [each for each in passes if each.evaluated_to == after]
+        here = [each for each in here if each.replay == here[0].replay]
         return cls(
             after=after,
             upto=min(further, default=END),
             audiences=tuple(each.audience for each in here if not each.deleted),
             deleted=tuple(each.audience for each in here if each.deleted),
+            cause="replay" if here[0].replay else "definition",
         )
 
     def next(self, last: int) -> Group:
         """Gives the same passes, from `last` on."""
-        return Group(last, self.upto, self.audiences, self.deleted)
+        return replace(self, after=last)
 
 
 class PageReader:
@@ -111,17 +113,30 @@ class PageReader:
 
 
 async def evaluate_page(
-    unit: Unit, group: Group, page: _Range, definitions: Definitions, evaluator: Evaluator, cache: Cache,
-    cause: Cause = "definition",
+    unit: Unit, group: Group, page: _Range, definitions: Definitions, evaluator: Evaluator, cache: Cache
 ) -> None:  # fmt: skip
     """Evaluates a group's audiences for a page of profiles and moves the passes on; without a page they end."""
     unit.scanned = True
     last = group.upto if page is None else page[0]
     if page is not None and group.audiences:
-        await _Scan(unit, group.audiences, definitions, evaluator, cache, cause).run(page[1])
+        unit.bundle.origin = _origin(unit.head, group.audiences)
+        await _Scan(unit, group.audiences, definitions, evaluator, cache, group.cause).run(page[1])
     for number in group.deleted:
         unit.bundle.work.append(partial(memberships.purge, audience=number, after=group.after, upto=last))
     _advance(unit, group, last, ended=page is None and group.upto == END)
+
+
+def begin(unit: Unit, before: Definitions, after: Definitions) -> None:
+    """Begins the passes that a change of definitions asks for; the step's last decision is why."""
+    numbers = touched_audiences(before, after)
+    if numbers:
+        text = orjson.dumps(numbers).decode()
+        unit.bundle.work.append(partial(store.reevaluate, numbers=text, decision=unit.head.last_history))
+
+
+def _origin(head: Head, numbers: Sequence[int]) -> str:
+    decisions = {str(each.audience): each.decision for each in head.passes if each.audience in numbers}
+    return orjson.dumps({"decisions": decisions}).decode()
 
 
 def _advance(unit: Unit, group: Group, last: int, *, ended: bool) -> None:
@@ -133,7 +148,7 @@ def _advance(unit: Unit, group: Group, last: int, *, ended: bool) -> None:
             continue
         unit.bundle.passes[each.audience] = None if ended else last
         if not ended:
-            passes.append(Pass(each.audience, last, each.deleted))
+            passes.append(each._replace(evaluated_to=last))
         elif each.deleted:
             unit.bundle.work.append(partial(store.drop_audience, number=each.audience))
     unit.head.passes = tuple(passes)

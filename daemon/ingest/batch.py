@@ -293,8 +293,8 @@ class Batch:
         profile.dropped.clear()
 
     async def _evaluate(self) -> None:
-        unit, cache, evaluator, slices = self._unit, self._cache, self._evaluator, self._slices
-        touch, rows, whole = cache.touch, unit.bundle.profiles, self._whole
+        unit, cache, slices = self._unit, self._cache, self._slices
+        touch, rows = cache.touch, unit.bundle.profiles
         number = unit.number
         touched = self._touched
         # In the order of the table, which is what the writes then have.
@@ -303,11 +303,8 @@ class Batch:
             profile = self._open(entry)
             entry.waiting = None
             touch(entry, number)
-            if profile_id in whole:
-                evaluator.whole(unit, entry, "merge" if entry.stored else "event")
-                entry.stored = True
-            else:
-                evaluator.after_change(unit, entry, entry.changed)
+            self._judge(entry)
+            entry.stored = True
             entry.changed = 0
             text = profile.dump()
             rows += (profile_id, text)
@@ -321,6 +318,13 @@ class Batch:
                 unit.bundle.keys_gone.append((field, value))
             else:
                 unit.bundle.identities += (field, value, owner)
+
+    def _judge(self, entry: Entry) -> None:
+        """Moves the memberships of a profile that events went to."""
+        if entry.id in self._whole:
+            self._evaluator.whole(self._unit, entry, "merge" if entry.stored else "event")
+        else:
+            self._evaluator.after_change(self._unit, entry, entry.changed)
 
 
 async def fetch(state: Database, cache: Cache, keys: Sequence[Key], slices: Slices) -> None:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import orjson
-
+from daemon.ingest import audience_pass
 from daemon.ingest.definitions import (
     Definitions,
     accepted_filter,
@@ -21,7 +20,6 @@ from daemon.ingest.definitions import (
     dependents,
     refuse_cycle,
     slug_of,
-    touched_audiences,
 )
 from daemon.ingest.unit import Unit
 from daemon.model.refusal import Conflict, NotFound
@@ -74,7 +72,7 @@ async def put_audience(
     unit.bundle.work.append(partial(store.describe_audience if renamed_only else store.save_audience, row=row))
     unit.decide("audience", row._asdict())
     if not renamed_only:
-        _reevaluate(unit, definitions, after)
+        audience_pass.begin(unit, definitions, after)
     return row, after
 
 
@@ -141,9 +139,3 @@ async def _rebuilt(
     if audiences is None:
         audiences = [each.row for each in definitions.audiences.values()]
     return await build(queries, audiences, definitions.rules if rules is None else rules, definitions)
-
-
-def _reevaluate(unit: Unit, before: Definitions, after: Definitions) -> None:
-    numbers = touched_audiences(before, after)
-    if numbers:
-        unit.bundle.work.append(partial(store.reevaluate, numbers=orjson.dumps(numbers).decode()))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from daemon import log
 from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
 from daemon.store.guards import GuardRow, guards_of
+from daemon.store.rebuilds import RebuildRow, generations
 from streams.audience import AudienceSet
 from streams.guards import NO_GUARDS, Guards
 from streams.mapping import Mapper
@@ -25,6 +26,7 @@ from streams.ql.errors import QueryError, diagnostic
 from streams.ql.nodes import Filter, Include, Node, Query
 from streams.ql.parser import parse_filter, parse_query
 from streams.ql.tree import walk
+from streams.rebuilding import with_generations
 from streams.schema import Schema, build_schema
 
 
@@ -64,7 +66,10 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """A snapshot. `audiences` by number, `by_name` by slug, id and lower-cased name."""
+    """A snapshot. `audiences` by number, `by_name` by slug, id and lower-cased name.
+
+    `rebuilds`: queries that were or are applied to the past; how far one under way has come is not kept current here.
+    """
 
     schema: Schema
     queries: Mapping[str, StoredQuery]
@@ -74,6 +79,7 @@ class Definitions:
     audience_set: AudienceSet
     guard_rows: tuple[GuardRow, ...] = ()
     guards: Guards = NO_GUARDS
+    rebuilds: tuple[RebuildRow, ...] = ()
     by_name: Mapping[str, Audience] = field(default_factory=dict)
 
     def audience(self, name: str) -> Audience | None:
@@ -94,6 +100,7 @@ async def build(
     *,
     guards: Sequence[GuardRow] | None = None,
     mapping: bool = True,
+    rebuilds: Sequence[RebuildRow] | None = None,
 ) -> Definitions:
     """Makes a snapshot of stored rows, taking over from `previous` what is the same; also the guards, without any.
 
@@ -105,8 +112,10 @@ async def build(
     """
     stored = {row.alias: _stored_query(row, previous) for row in queries}
     trees = [each.query for each in stored.values() if each.query is not None]
-    schema = build_schema(trees)
-    if previous is not None and schema.fields == previous.schema.fields:
+    if rebuilds is None:
+        rebuilds = () if previous is None else previous.rebuilds
+    schema = with_generations(build_schema(trees), generations(rebuilds))
+    if previous is not None and _alike(schema, previous.schema):
         schema = previous.schema  # profiles in memory stay as they are
     drafts = {row.number: _stored_audience(row, previous) for row in audiences}
     by_name = _names(drafts.values())
@@ -145,6 +154,7 @@ async def build(
         audience_set=AudienceSet(runnable, schema),
         guard_rows=guard_rows,
         guards=made_guards,
+        rebuilds=tuple(rebuilds),
         by_name=_names(compiled.values()),
     )
 
@@ -153,6 +163,10 @@ def _same_queries(stored: Mapping[str, StoredQuery], previous: Definitions) -> b
     """Says whether the same queries stand in the same order."""
     now, before = list(stored.values()), list(previous.queries.values())
     return len(now) == len(before) and all(one.query is other.query for one, other in zip(now, before, strict=True))
+
+
+def _alike(one: Schema, other: Schema) -> bool:
+    return one.fields == other.fields and one.generations == other.generations
 
 
 def _same(old: Audience, new: Audience, schema: Schema, previous: Definitions, texts: Mapping[int, str]) -> bool:
@@ -297,4 +311,5 @@ def _meanings(name: str) -> list[str]:
 def _state_of(one: object) -> tuple[object, ...]:
     if one is None:
         return ()
-    return tuple(getattr(one, name) for name in ("kind", "merge_op", "capacity", "keep_days", "identity", "single"))
+    names = ("kind", "merge_op", "capacity", "keep_days", "identity", "single", "generation")
+    return tuple(getattr(one, name) for name in names)

@@ -35,7 +35,7 @@ class Evaluator:
         self.numbers: tuple[int, ...] = tuple(sorted(self._set.audiences))
         self.known: frozenset[int] = frozenset(self._set.audiences)
 
-    def after_change(self, unit: Unit, entry: Entry, changed: int) -> None:
+    def after_change(self, unit: Unit, entry: Entry, changed: int, cause: Cause = "event") -> None:
         """Moves the memberships that a change of fields (bits) moves, and the profile's timer."""
         plan = self._plans.get(changed)
         if plan is None:
@@ -46,7 +46,7 @@ class Evaluator:
             self._plans[changed] = plan
         numbers, mask, timed = plan
         if numbers:
-            self._evaluate(unit, entry, numbers, mask, "event", timed)
+            self._evaluate(unit, entry, numbers, mask, cause, timed)
 
     def whole(self, unit: Unit, entry: Entry, cause: Cause) -> None:
         """Evaluates every audience for a profile that is new or merged."""

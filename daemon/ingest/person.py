@@ -76,7 +76,7 @@ class PersonEvents:
     def __init__(self, events: Database, epochs: Sequence[Epoch], theirs: IsTheirs, texts: Texts | None) -> None:
         self._events = events
         self._epochs = epochs
-        self._theirs = theirs
+        self.theirs = theirs
         self._texts = texts
         self.looked_at = 0
 
@@ -117,7 +117,7 @@ class PersonEvents:
     async def _look(self, eye: Eye, lane: Lane, text: str) -> list[Found]:
         rows: list[Any] = orjson.loads(text)
         self.looked_at += len(rows)
-        slices, theirs, texts = Slices(), self._theirs, self._texts
+        slices, theirs, texts = Slices(), self.theirs, self._texts
         found = []
         for at in range(0, len(rows), 8):
             for row in rows[at : at + 8]:

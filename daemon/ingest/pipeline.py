@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from daemon import clock, log
-from daemon.ingest import audience_pass, commands, erase, identity_commands, query_commands, timers
+from daemon.ingest import audience_pass, commands, erase, identity_commands, query_commands, rebuild, timers
 from daemon.ingest.audience_pass import Group, PageReader
 from daemon.ingest.batch import Batch
 from daemon.ingest.cache import Cache
@@ -30,18 +30,21 @@ from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.identity_commands import GuardChange, Split
 from daemon.ingest.lanes import Lanes, LaneSettings
 from daemon.ingest.query_commands import QueryChange
+from daemon.ingest.rebuild import STEP_EVENTS, Past, PastMapper, Plan
 from daemon.ingest.refusals import Refusals
+from daemon.ingest.timeline import Timeline
 from daemon.ingest.unit import LANES, Commit, Head, Lane, Unit
 from daemon.model.refusal import Conflict
-from daemon.store import bundle, erasures, history
+from daemon.store import bundle, erasures, history, rebuilds
 from daemon.store import definitions as definitions_store
 from daemon.store import events as event_log
 from daemon.store import guards as guards_store
 from daemon.store.bundle import CursorMoved
 from daemon.store.database import Database
-from daemon.store.definitions import AudienceRow, QueryRow, RuleRow
+from daemon.store.definitions import AudienceRow, Pass, QueryRow, RuleRow
 from daemon.store.erasures import Erasure
 from daemon.store.guards import GuardRow
+from daemon.store.rebuilds import RebuildRow
 from streams.guards import Limits
 from streams.mapping import Key
 from streams.tombstones import Tombstones
@@ -138,6 +141,7 @@ class Pipeline:
         self._tombstones = Tombstones(b"")
         #: Set when there may be something in the log that is to be scrubbed.
         self.to_scrub = asyncio.Event()
+        self._asked: PastMapper | None = None
 
     @classmethod
     @asynccontextmanager
@@ -260,6 +264,28 @@ class Pipeline:
         """Deletes a routing rule. Raises NotFound."""
         await self._command(lambda unit: commands.delete_rule(unit, self.definitions, rule_id))
 
+    async def plan_rebuild(self, alias: str) -> Plan:
+        """Says what applying a query to the past would do. Raises NotFound, and Conflict when it cannot be done."""
+        return await rebuild.plan(self.definitions, self._events, self._state, self._committed, alias)
+
+    async def rebuild(self, alias: str, *, incomplete: bool = False) -> RebuildRow:
+        """Begins to apply a query to the past, in the background. Raises as `rebuild.begin` does."""
+        row = await self._command(
+            lambda unit: rebuild.begin(unit, self.definitions, self._events, self._state, alias, incomplete=incomplete)
+        )
+        log.get().info("query_replay_begun", query=row.alias, fields=list(row.fields), lost=row.lost)
+        return row
+
+    async def cancel_rebuild(self) -> RebuildRow:
+        """Gives up what `rebuild` began; its fields stay as they are. Raises NotFound when nothing is under way."""
+        row = await self._command(lambda unit: rebuild.end(unit, self.definitions, cancelled=True))
+        log.get().info("query_replay_cancelled", query=row.alias)
+        return row
+
+    def rebuilding(self) -> RebuildRow | None:
+        """Gives the query that is being applied to the past and how far it has come; None when there is none."""
+        return self._head.past
+
     async def erase(self, field: str, value: str, *, allow_return: bool = False) -> Erasure:
         """Erases the profile that owns a key. Raises NotFound.
 
@@ -355,6 +381,8 @@ class Pipeline:
                 await self._take_events("realtime" if kind == "realtime" else "bulk")
             case "timers":
                 await self._fire_timers()
+            case "past":
+                await self._take_past()
             case _:
                 await self._take_page()
         self._failures = 0
@@ -371,6 +399,8 @@ class Pipeline:
             ready.append("bulk")
         if self._head.passes:
             ready.append("pass")
+        if self._head.past is not None:
+            ready.append("past")
         if len(ready) < 2:
             return ready[0] if ready else None
         now = asyncio.get_running_loop().time()
@@ -443,6 +473,37 @@ class Pipeline:
             if evaluated_to is None and audience is not None:
                 log.get().info("audience_evaluated", audience=audience.slug)
 
+    async def _take_past(self) -> None:
+        """Takes a step of the past, or shows what was made of it."""
+        row = self._head.past
+        lane = None if row is None else row.lane
+        if row is None or lane is None:
+            self._commands.append(self._unasked(self._rebuilt))
+            return
+        if self._asked is None or self._asked.definitions is not self.definitions:
+            timeline = await self._state.read(partial(Timeline.read, rebuilds=self.definitions.rebuilds))
+            self._asked = PastMapper(self.definitions, row, timeline)
+        page = await self._events.read(
+            partial(
+                rebuilds.past, lane=lane, after=row.at(lane), upto=row.to(lane), limit=STEP_EVENTS,
+                streams=self._asked.streams,
+            )
+        )  # fmt: skip
+        unit = self._next_unit()
+        past = Past(
+            unit, self.definitions, self._evaluator, self._cache, self._state, self._limits, self._tombstones,
+            row=row, asked=self._asked,
+        )  # fmt: skip
+        await past.take_past(lane, *page)
+        await self._commit(unit)
+        if past.refused:
+            self._refusals.told(lane, past.refused, 0)
+
+    async def _rebuilt(self, unit: Unit) -> tuple[None, Definitions]:
+        row, definitions = await rebuild.end(unit, self.definitions, cancelled=False)
+        log.get().info("query_replayed", query=row.alias, fields=list(row.fields), events=row.events)
+        return None, definitions
+
     async def _run_command(self, command: _Command[Any]) -> None:
         if command.done.cancelled():
             return
@@ -479,7 +540,7 @@ class Pipeline:
         """Makes a new snapshot hold."""
         self.definitions = definitions
         self._evaluator = Evaluator(definitions)
-        self._head.passes = tuple(await self._state.read(definitions_store.passes))
+        self._head.passes, self._head.past = await self._state.read(_under_way)
 
     # --- committing
 
@@ -521,6 +582,12 @@ class Pipeline:
         error = flight.exception()
         if error is not None and not quietly:
             raise error
+
+    def _unasked(self, run: Callable[[Unit], Awaitable[tuple[T, Definitions | None]]]) -> _Command[T]:
+        """Makes a command that nobody waits for."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda each: each.cancelled() or each.exception())
+        return _Command(run, done)
 
     def _limits_command(self) -> _Command[None]:
         """Records the limits of identity, when they are not those of before."""
@@ -578,12 +645,12 @@ class Pipeline:
 
     async def _stand(self) -> None:
         """Stands where the database stands."""
-        position, passes = await self._state.read(lambda db: (bundle.position(db), definitions_store.passes(db)))
+        position, under_way = await self._state.read(lambda db: (bundle.position(db), _under_way(db)))
         salt, buried = await self._state.read(lambda db: (erasures.salt(db), erasures.tombstones(db)))
         self._tombstones = Tombstones(salt)
         for mark, bounds in buried:
             self._tombstones.put([mark], bounds)
-        self._head = Head.at(position, passes)
+        self._head = Head.at(position, *under_way)
         self._evaluator = Evaluator(self.definitions)
         self._committed = dict(self._head.cursors)
         self._committed_unit = self._unit
@@ -608,7 +675,7 @@ class Pipeline:
         due_us = self._head.next_due_us
         for drain in self._drains:
             done = all(self._committed[lane] >= drain.heads[lane] for lane in LANES)
-            done = done and not self._head.passes and (due_us is None or due_us > drain.at_us)
+            done = done and not (self._head.passes or self._head.past) and (due_us is None or due_us > drain.at_us)
             if (idle or done) and not drain.done.done():
                 drain.done.set_result(None)
         self._drains = [drain for drain in self._drains if not drain.done.done()]
@@ -621,19 +688,19 @@ class Pipeline:
             await self._wake.wait()
 
 
-_Stored: TypeAlias = tuple[list[QueryRow], list[AudienceRow], list[RuleRow], list[GuardRow]]
+_Stored: TypeAlias = tuple[list[QueryRow], list[AudienceRow], list[RuleRow], list[GuardRow], list[RebuildRow]]
 
 
 def _stored(db: sqlite3.Connection) -> _Stored:
     return (
         definitions_store.queries(db), definitions_store.audiences(db), definitions_store.rules(db),
-        guards_store.guards(db),
+        guards_store.guards(db), rebuilds.every(db),
     )  # fmt: skip
 
 
 async def _built(rows: _Stored, previous: Definitions | None = None) -> Definitions:
-    queries, audiences, rules, guards = rows
-    return await build(queries, audiences, rules, previous, guards=guards)
+    queries, audiences, rules, guards, past = rows
+    return await build(queries, audiences, rules, previous, guards=guards, rebuilds=past)
 
 
 def _last_limits(db: sqlite3.Connection) -> Limits | None:
@@ -648,3 +715,8 @@ def _since(limits: Limits, before: Limits | None) -> Limits:
         return limits
     same = before is not None and (before.compact_keys, before.compact_us) == (limits.compact_keys, limits.compact_us)
     return replace(limits, since_us=before.since_us if before is not None and same else clock.now_us())
+
+
+def _under_way(db: sqlite3.Connection) -> tuple[tuple[Pass, ...], RebuildRow | None]:
+    running = (each for each in rebuilds.every(db) if each.running)
+    return tuple(definitions_store.passes(db)), next(running, None)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import orjson
-
-from daemon.ingest.definitions import Definitions, accepted_query, build, touched_audiences
+from daemon.ingest import audience_pass
+from daemon.ingest.definitions import Definitions, accepted_query, build
+from daemon.ingest.rebuild import refuse_meanwhile
 from daemon.ingest.unit import Unit
 from daemon.model.refusal import Conflict, NotFound
 from daemon.store import definitions as store
@@ -103,6 +103,7 @@ async def change(
     if made.empty:
         return made.asked, None
     after = await build(made.rows, _audiences(definitions), definitions.rules, definitions)
+    refuse_meanwhile(definitions, after)
     described = {"description": wanted.description} if wanted.description else {}
     match made.stored, made.deleted:
         case [row], []:
@@ -113,7 +114,7 @@ async def change(
             queries = [row._asdict() for row in stored]
             unit.decide("query", {"queries": queries, "deleted": deleted} | described)
     _store(unit, made.stored, made.deleted)
-    _reevaluate(unit, definitions, after)
+    audience_pass.begin(unit, definitions, after)
     return made.asked, after
 
 
@@ -143,10 +144,11 @@ async def revert(
         return False, None
     _accept(moved)
     after = await build(rows, _audiences(definitions), definitions.rules, definitions)
+    refuse_meanwhile(definitions, after)
     described = {"description": description} if description else {}
     unit.decide("revert", {"to": number, "queries": [row._asdict() for row in rows]} | described)
     _store(unit, moved, deleted)
-    _reevaluate(unit, definitions, after)
+    audience_pass.begin(unit, definitions, after)
     return True, after
 
 
@@ -171,9 +173,3 @@ def _store(unit: Unit, stored: Sequence[QueryRow], deleted: Sequence[str]) -> No
 
 def _audiences(definitions: Definitions) -> list[store.AudienceRow]:
     return [each.row for each in definitions.audiences.values()]
-
-
-def _reevaluate(unit: Unit, before: Definitions, after: Definitions) -> None:
-    numbers = touched_audiences(before, after)
-    if numbers:
-        unit.bundle.work.append(partial(store.reevaluate, numbers=orjson.dumps(numbers).decode()))

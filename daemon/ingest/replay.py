@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from daemon import clock
+from daemon.ingest import rebuild
 from daemon.ingest.audience_pass import END, STEP_PROFILES, Group, evaluate_page
 from daemon.ingest.batch import Batch, fetch
 from daemon.ingest.cache import Cache
@@ -25,9 +26,11 @@ from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.erase import erase_profile, erased, play
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.identity_commands import divide, forget, owner_of, with_guards
+from daemon.ingest.rebuild import Past, PastMapper
 from daemon.ingest.slices import Slices
+from daemon.ingest.timeline import Timeline
 from daemon.ingest.unit import Head, Lane, Unit
-from daemon.store import bundle, erasures, event_reader, history, memberships, profiles, schema_versions
+from daemon.store import bundle, erasures, event_reader, history, memberships, profiles, rebuilds, schema_versions
 from daemon.store import definitions as store
 from daemon.store import events as event_log
 from daemon.store.database import Database
@@ -36,7 +39,7 @@ from daemon.store.guards import GuardRow
 from daemon.store.migrate import migrate
 from streams.guards import Limits
 from streams.mapping import Key
-from streams.profile import load
+from streams.profile import forget_outlived, load
 from streams.tombstones import Foreseen
 
 #: Events of one step, decisions of one read, and profiles compared at a time.
@@ -160,6 +163,7 @@ class _Player:
         self._limits = Limits()
         self._done = 0  # the last decision that is played whole; a batch may have grown since
         self._unit = 0
+        self._asked: PastMapper | None = None
         self._all_events = 0
         self._head: Head
         self._definitions: Definitions
@@ -245,6 +249,12 @@ class _Player:
                 self._definitions = await with_guards(self._definitions, added, body["removed"])
             case "split":
                 await self._split([(field, value) for field, value in body.get("keys", [])], body)
+            case "rebuild" if "step" in body:
+                await self._past(body["lane"], body["upto"])
+            case "rebuild":
+                await self._rebuild(sequence, body)
+            case "rebuilt":
+                await self._rebuilt(cancelled=body["cancelled"])
             case "erase":
                 if erased(sequence, body) is not None and not self._tombstones.foresaw(sequence):
                     await self._erase({bytes.fromhex(each) for each in body["hashes"]})
@@ -255,6 +265,44 @@ class _Player:
     async def _redefine(self) -> None:
         rows = schema_versions.in_order(self._queries)
         self._definitions = await build(rows, [], [], self._definitions)
+
+    async def _rebuild(self, sequence: int, body: dict[str, Any]) -> None:
+        row = rebuild.begun(sequence, body, lost=0, now_us=0)
+        await self._into.write(partial(rebuilds.begin, row=row))
+        self._head.past = row
+        self._definitions = await rebuild.ended(self._definitions, row)
+        # Of those before, how far they came; that does not change any more.
+        past = [each for each in await self._live.read(rebuilds.every) if each.id < sequence]
+        timeline = await self._live.read(partial(Timeline.read, rebuilds=past))
+        self._asked = PastMapper(self._definitions, row, timeline)
+
+    async def _past(self, lane: Lane, upto: int) -> None:
+        row, asked = self._head.past, self._asked
+        if row is None or asked is None:
+            raise ReplayError("the history has a step of a rebuilding that never began")
+        if asked.definitions is not self._definitions:
+            asked = self._asked = PastMapper(self._definitions, row, asked.timeline)
+        read = partial(
+            rebuilds.past, lane=lane, after=row.at(lane), upto=upto, limit=upto - row.at(lane), streams=asked.streams
+        )
+        _, text = await self._events.read(read)
+        unit = self._next()
+        evaluator = Evaluator(self._definitions)
+        past = Past(
+            unit, self._definitions, evaluator, self._cache, self._into, self._limits, self._tombstones,
+            row=row, asked=asked,
+        )  # fmt: skip
+        await past.take_past(lane, upto, text)
+        unit.bundle.history.clear()
+        await self._write(unit)
+
+    async def _rebuilt(self, *, cancelled: bool) -> None:
+        row = self._head.past
+        if row is not None:
+            row = row._replace(state="cancelled" if cancelled else "done")
+            await self._into.write(partial(rebuilds.end, number=row.id, state=row.state, now_us=0))
+            self._definitions = await rebuild.ended(self._definitions, row)
+        self._head.past = None
 
     async def _erase(self, hashes: set[bytes]) -> None:
         """Erases a person who was there when this began, and whose erasure was decided meanwhile."""
@@ -320,7 +368,7 @@ class _Player:
         bundle.set_cursors(db, self._head.cursors)
 
     async def _evaluate_all(self, now_us: int) -> None:
-        self._head.passes = tuple(Pass(number, 0, deleted=False) for number in self._audiences)
+        self._head.passes = tuple(Pass(number, 0, deleted=False, replay=True) for number in self._audiences)
         evaluator = Evaluator(self._definitions)
         while self._head.passes:
             group = Group.of(self._head)
@@ -329,7 +377,7 @@ class _Player:
             )
             self._unit += 1
             unit = Unit(self._unit, self._head, now_us)
-            await evaluate_page(unit, group, page, self._definitions, evaluator, self._cache, cause="replay")
+            await evaluate_page(unit, group, page, self._definitions, evaluator, self._cache)
             await self._write(unit)
 
 
@@ -380,6 +428,10 @@ class _Comparison:
             report.differ(f"profile {profile_id}: its keys belong to nobody, or to several, in the replay")
             return
         rebuilt = orjson.loads(again)
+        for each in (body, rebuilt):
+            forget_outlived(self._definitions.schema, each["f"])
+            for *_, fields, _ in each.get("p", ()):
+                forget_outlived(self._definitions.schema, fields)
         for each in (body, rebuilt):  # within an event, in whichever order
             each.get("s", {}).get("r", {}).get("l", []).sort(key=lambda row: (row[5], row[3], row[4], row[2]))
         for part in sorted(body.keys() | rebuilt.keys()):

@@ -17,6 +17,7 @@ from daemon import clock
 from daemon.ingest.cache import Entry, Memberships
 from daemon.store.bundle import Bundle, Position
 from daemon.store.definitions import Pass
+from daemon.store.rebuilds import RebuildRow
 
 Lane: TypeAlias = Literal["realtime", "bulk"]
 Cause: TypeAlias = Literal["event", "time", "definition", "merge", "split", "erase", "replay"]
@@ -44,9 +45,10 @@ class Head:
     open_batch: str | None
     next_due_us: int | None
     passes: tuple[Pass, ...] = ()
+    past: RebuildRow | None = None
 
     @classmethod
-    def at(cls, position: Position, passes: Iterable[Pass]) -> Head:
+    def at(cls, position: Position, passes: Iterable[Pass], past: RebuildRow | None = None) -> Head:
         """Gives the head that stands where the database does."""
         return cls(
             cursors={"realtime": position.realtime, "bulk": position.bulk},
@@ -58,6 +60,7 @@ class Head:
             open_batch=position.open_batch,
             next_due_us=position.first_due_us,
             passes=tuple(passes),
+            past=past,
         )
 
     def copy(self) -> Head:
@@ -100,13 +103,16 @@ class Unit:
     def take_batch(self, lane: Lane, upto: int) -> None:
         """Notes that the lane's events up to a position are taken in, and moves its cursor."""
         head, bundle = self.head, self.bundle
-        bundle.cursor = (lane, head.cursors[lane], upto)
+        before = head.cursors[lane]
+        bundle.cursor = (lane, before, upto)
         head.cursors[lane] = upto
         body = orjson.dumps({"lane": lane, "upto": upto}).decode()
+        bundle.origin = origin = f'{{"lane":"{lane}","after":{before},"upto":{upto}}}'
         if head.open_batch == lane:
             bundle.history_extended = (head.last_history, body)
             return
         self.decide("batch", {"lane": lane, "upto": upto})
+        bundle.origin = origin
         head.open_batch = lane
 
     def decide(self, kind: str, body: object) -> None:
@@ -115,6 +121,7 @@ class Unit:
         head.last_history += 1
         head.open_batch = None
         self.bundle.history.append((head.last_history, self.now_us, kind, orjson.dumps(body).decode()))
+        self.bundle.origin = f'{{"decision":{head.last_history}}}'
 
     # --- memberships
 
@@ -147,13 +154,13 @@ class Unit:
             sizes[number] = sizes.get(number, 0) + 1
             bundle.triggers += (
                 trigger_id, self.first_trigger, profile_id, number, "enter", sequence, now_us, now_us, until_us,
-                cause, None, None,
+                cause, None, None, None,
             )  # fmt: skip
         else:
             sizes[number] = sizes.get(number, 0) - 1
             bundle.triggers += (
                 trigger_id, self.first_trigger, profile_id, number, "exit", sequence, now_us, entered_us, None,
-                cause, None, None,
+                cause, None, None, None,
             )  # fmt: skip
         bundle.memberships += (profile_id, number, sequence, trigger_id, now_us, entered_us, sequence & 1)
         self.audiences.add(number)
@@ -175,7 +182,7 @@ class Unit:
         head.last_trigger += 1
         bundle.triggers += (
             head.last_trigger, self.first_trigger, profile_id, number, "exit", sequence, self.now_us, entered_us,
-            None, cause, merged_into, body,
+            None, cause, merged_into, body, None,
         )  # fmt: skip
         bundle.sizes[number] = bundle.sizes.get(number, 0) - 1
         self.audiences.add(number)

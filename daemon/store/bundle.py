@@ -26,7 +26,7 @@ MEMBERSHIPS_TAIL = """ON CONFLICT (profile_id, audience) DO UPDATE SET sequence 
 TIMERS = "INSERT INTO timer (profile_id, due_us)"
 TIMERS_TAIL = "ON CONFLICT (profile_id) DO UPDATE SET due_us = excluded.due_us"
 TRIGGERS = """INSERT INTO trigger (id, commit_id, profile_id, audience, kind, sequence, at_us, entered_us, until_us,
-    cause, merged_into, profile_body)"""
+    cause, merged_into, profile_body, origin)"""
 
 FORGET_TIMERS = "DELETE FROM timer WHERE profile_id IN (SELECT value FROM json_each(?))"
 FORGET_MEMBERSHIPS = "DELETE FROM membership WHERE profile_id IN (SELECT value FROM json_each(?))"
@@ -44,7 +44,7 @@ FIRST_DUE = "SELECT min(due_us) FROM timer"
 
 #: Columns of the flat rows.
 MEMBERSHIP_WIDTH = 7
-TRIGGER_WIDTH = 12
+TRIGGER_WIDTH = 13
 
 
 class CursorMoved(Exception):  # noqa: N818  (says what happened)
@@ -61,6 +61,7 @@ class Bundle:
     timers: list[object] = field(default_factory=list)  # profile id, due_us
     timers_done: list[int] = field(default_factory=list)
     triggers: list[object] = field(default_factory=list)  # as in TRIGGERS
+    origin: str | None = None  # what made these triggers, see `trigger_log`
     gone: list[int] = field(default_factory=list)  # profiles that are no more
     keys_gone: list[tuple[str, str]] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)  # change of an audience's size
@@ -96,7 +97,9 @@ def write(db: sqlite3.Connection, bundle: Bundle) -> None:
     if bundle.timers_done:
         db.execute(FORGET_TIMERS, (json.dumps(bundle.timers_done),))
     rows.insert(db, TIMERS, TIMERS_TAIL, 2, bundle.timers)
-    rows.insert(db, TRIGGERS, "", TRIGGER_WIDTH, bundle.triggers)
+    if bundle.triggers:
+        bundle.triggers[TRIGGER_WIDTH - 1] = bundle.origin
+        rows.insert(db, TRIGGERS, "", TRIGGER_WIDTH, bundle.triggers)
     if bundle.sizes:
         db.execute(RESIZE, (json.dumps(bundle.sizes),))
     for number, evaluated_to in bundle.passes.items():

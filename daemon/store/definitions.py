@@ -21,9 +21,11 @@ DESCRIBE_AUDIENCE = "UPDATE audience SET name = ?, description = ?, updated_us =
 DELETE_AUDIENCE = """UPDATE audience SET deleted_us = ?, slug = 'deleted ' || id, size = 0, evaluated_to = 0
     WHERE number = ?"""
 DROP_AUDIENCE = "DELETE FROM audience WHERE number = ?"
-REEVALUATE = "UPDATE audience SET evaluated_to = 0 WHERE number IN (SELECT value FROM json_each(?))"
-PASSES = """SELECT number, evaluated_to, deleted_us IS NOT NULL FROM audience WHERE evaluated_to IS NOT NULL
-    ORDER BY evaluated_to, number"""
+REEVALUATE = """UPDATE audience SET evaluated_to = 0, evaluated_for = ?
+    WHERE number IN (SELECT value FROM json_each(?))"""
+PASSES = """SELECT number, evaluated_to, deleted_us IS NOT NULL, evaluated_for,
+        (SELECT kind FROM history WHERE sequence = evaluated_for) = 'rebuilt'
+    FROM audience WHERE evaluated_to IS NOT NULL ORDER BY evaluated_to, number"""
 #: Jobs that are done with an audience do not hold it; all others do.
 HELD_BY = """SELECT j.id FROM subscription s JOIN job j ON j.id = s.job_id
     WHERE j.state <> 'completed' AND ? IN (SELECT value FROM json_each(s.audiences)) ORDER BY j.id"""
@@ -77,11 +79,17 @@ class RuleRow(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """A background pass under way: profiles up to the id `evaluated_to` are done."""
+    """A background pass under way: profiles up to the id `evaluated_to` are done.
+
+    `decision` is the number of that decision in the history which began it, where known; `replay` says that this was
+    the end of applying a query to the past.
+    """
 
     audience: int
     evaluated_to: int
     deleted: bool
+    decision: int | None = None
+    replay: bool = False
 
 
 class AudienceStatus(NamedTuple):
@@ -109,7 +117,8 @@ def rules(db: sqlite3.Connection) -> list[RuleRow]:
 
 def passes(db: sqlite3.Connection) -> list[Pass]:
     """Gives the background passes under way, the least advanced first."""
-    return [Pass(number, to, bool(deleted)) for number, to, deleted in db.execute(PASSES).fetchall()]
+    rows = db.execute(PASSES).fetchall()
+    return [Pass(number, to, bool(deleted), decision, bool(replay)) for number, to, deleted, decision, replay in rows]
 
 
 def statuses(db: sqlite3.Connection) -> dict[int, AudienceStatus]:
@@ -148,9 +157,9 @@ def drop_audience(db: sqlite3.Connection, number: int) -> None:
     db.execute(DROP_AUDIENCE, (number,))
 
 
-def reevaluate(db: sqlite3.Connection, numbers: str) -> None:
-    """Begins a background pass for each of the audiences in the JSON list `numbers`."""
-    db.execute(REEVALUATE, (numbers,))
+def reevaluate(db: sqlite3.Connection, numbers: str, decision: int) -> None:
+    """Begins a background pass for each of the audiences in the JSON list `numbers`, because of a decision."""
+    db.execute(REEVALUATE, (decision, numbers))
 
 
 def held_by(db: sqlite3.Connection, number: int) -> list[str]:

@@ -16,6 +16,9 @@ Bodies by kind, all JSON objects:
 - `erase`: `{"profile", "erasure", "hashes": [hash, …], "upto": {lane: position} or null, "scrubbed"}`: the keys as
   keyed hashes (`streams.tombstones`), up to which events they are kept out (null: for ever), and whether the log is
   clear of the person. Or `{"admitted": [erasure, …], "hashes", "upto"}`: from here on, what comes after `upto` counts.
+- `rebuild`: a query begins to be applied to the past: `{"alias", "version", "fields", "realtime", "bulk"}` with the
+  positions up to which the past goes; or a step of it: `{"step": number of that decision, "lane", "upto"}`.
+- `rebuilt`: the end of it: `{"rebuild": number, "cancelled": bool}`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,15 @@ EXTEND = "UPDATE history SET body = ? WHERE sequence = ?"
 LAST = "SELECT sequence, kind, body FROM history ORDER BY sequence DESC LIMIT 1"
 LAST_OF_KIND = "SELECT body FROM history WHERE kind = ? ORDER BY sequence DESC LIMIT 1"
 OF_KIND = "SELECT sequence, at_us, kind, body FROM history WHERE kind = ? ORDER BY sequence"
+# Decisions about queries, each with the positions up to which the lanes had been taken.
+QUERY_DECISIONS = """SELECT sequence, at_us, kind, body, realtime, bulk FROM (SELECT sequence, at_us, kind, body,
+        coalesce(max(CASE WHEN kind = 'batch' AND body ->> 'lane' = 'realtime' THEN body ->> 'upto' END) OVER past, 0)
+            AS realtime,
+        coalesce(max(CASE WHEN kind = 'batch' AND body ->> 'lane' = 'bulk' THEN body ->> 'upto' END) OVER past, 0)
+            AS bulk
+        FROM history WINDOW past AS (ORDER BY sequence))
+    WHERE kind IN ('query', 'query_deleted', 'revert') ORDER BY sequence"""
+DECISION = "SELECT sequence, at_us, kind, body FROM history WHERE sequence = ?"
 PAGE = "SELECT sequence, at_us, kind, body FROM history WHERE sequence > ? ORDER BY sequence LIMIT ?"
 
 
@@ -39,6 +51,17 @@ class Entry(NamedTuple):
     at_us: int
     kind: str
     body: dict[str, Any]
+
+
+class QueryDecision(NamedTuple):
+    """A decision about queries; it holds for what comes behind the positions."""
+
+    sequence: int
+    at_us: int
+    kind: str
+    body: dict[str, Any]
+    realtime: int
+    bulk: int
 
 
 def append(db: sqlite3.Connection, sequence: int, at_us: int, kind: str, body: str) -> None:
@@ -67,3 +90,15 @@ def page(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
     """Gives up to `limit` decisions after the number `after`, in order."""
     rows = db.execute(PAGE, (after, limit)).fetchall()
     return [Entry(sequence, at_us, kind, json.loads(body)) for sequence, at_us, kind, body in rows]
+
+
+def one(db: sqlite3.Connection, sequence: int) -> Entry | None:
+    """Gives the decision with a number, None when there is none."""
+    row = db.execute(DECISION, (sequence,)).fetchone()
+    return None if row is None else Entry(row[0], row[1], row[2], json.loads(row[3]))
+
+
+def query_decisions(db: sqlite3.Connection) -> list[QueryDecision]:
+    """Gives all decisions about queries, in order."""
+    rows = db.execute(QUERY_DECISIONS).fetchall()
+    return [QueryDecision._make((*row[:3], json.loads(row[3]), *row[4:])) for row in rows]

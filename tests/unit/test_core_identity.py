@@ -13,6 +13,7 @@ from streams.guards import Limits
 from streams.identity import resolve
 from streams.mapping import Mapped, Refusal
 from streams.profile import CONFLICTS, EVENTS, Profile, load, new, output
+from streams.rebuilding import to_resolve, with_generations
 from streams.schema import Field, schema_of
 
 SCHEMA = schema_of(
@@ -345,3 +346,47 @@ def test_text_that_is_no_utf_8_does_not_stop_storing():
     profile.fields["x"] = "bad \ud800"
 
     assert orjson.loads(profile.dump())["f"]["x"] == "bad ?"
+
+
+def test_a_stitch_unites_what_is_made_unseen_too():
+    graph = Graph(with_generations(SCHEMA, {"spent": (0, 7)}))
+
+    graph.take(Mapped((("user_id", "a"),), [("spent", 5.0)]), 1)
+    graph.take(Mapped((("email", "b"),), [("spent", 7.0)]), 2)
+    graph.take(Mapped((("user_id", "a"), ("email", "b")), [("spent", 1.0)]), 3)
+
+    (profile,) = graph.profiles.values()
+    assert {"spent:nn": 13.0, "spent:nn@7": 13.0} == {key: profile.fields[key] for key in ("spent:nn", "spent:nn@7")}
+    assert 13.0 == sum(part[0]["spent:nn@7"] for part in profile.parts.values())
+
+
+OWNED = {("user_id", "a"): 1, ("email", "old"): 1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "known", "taken"),
+    [
+        # Known keys are not resolved again: the strongest that has an owner stands for the event.
+        (["user_id a", "email old"], ["user_id a", "email old"], (["user_id a"], False)),
+        (["user_id gone", "email old"], ["user_id gone", "email old"], (["email old"], False)),
+        (["user_id gone"], ["user_id gone"], (None, False)),
+        # New ones are, with it.
+        (["user_id a", "email new"], ["user_id a"], (["user_id a", "email new"], True)),
+        (["user_id new", "email old"], ["email old"], (["user_id new", "email old"], True)),
+        (["user_id new"], [], (["user_id new"], True)),
+        (["user_id a", "email old", "cookies c"], ["user_id a", "email old"], (["user_id a", "cookies c"], True)),
+    ],
+)
+def test_of_past_events_only_new_keys_are_resolved(keys, known, taken):
+    def key(text):
+        return tuple(text.split())
+
+    schema = with_generations(SCHEMA, {"spent": (0, 7)})
+    values = [("cookies", ["c", "d"]), ("spent", 1.0), ("name", "x")]
+
+    part, resolving = to_resolve(schema, Mapped(tuple(map(key, keys)), values), [*map(key, known)], OWNED.get)
+
+    assert taken == (None if part is None else [" ".join(each) for each in part.keys], resolving)
+    if part is not None:
+        cookies = [("cookies", ["c"])] if "cookies c" in keys else []
+        assert [*cookies, ("spent", 1.0)] == part.values

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from streams.profile import forget_outlived
 from streams.ql.errors import QueryError
 from streams.ql.parser import parse_queries
-from streams.schema import build_schema
+from streams.rebuilding import with_generations
+from streams.schema import Field, build_schema, schema_of
 
 
 def schema_for(*columns: str, by: str = "id", more: str = ""):
@@ -108,3 +110,37 @@ def test_masks_and_names_are_each_other_s_inverse():
     schema = schema_for("x", "y", "z")
 
     assert schema.names_of(schema.mask_of(["x", "z", "unknown"])) == {"x", "z"}
+
+
+def test_a_field_that_is_made_again_has_an_unseen_state_until_the_end():
+    plain = schema_of([Field("spent", "number", "sum"), Field("plan", "string", "latest")])
+    making = with_generations(plain, {"spent": (0, 7)})
+    made = with_generations(plain, {"spent": (7, 0)})
+    states: dict = {}
+    view: dict = {}
+
+    making.merges["spent"](states, view, 5.0, 1, "")
+    making.shadows["spent"].merge(states, {}, 10.0, 1, "")
+
+    assert {"spent:nn": 5.0, "spent:nn@7": 15.0} == states
+    assert {"spent": 5.0} == view
+    assert {"spent:nn@7", "plan:ts"} == {slot.key for slot in made.slots.values()}
+    assert making.states.keys() == {"spent:nn", "spent:nn@7", "plan:ts"}
+
+
+@pytest.mark.parametrize(
+    ("generations", "left"),
+    [
+        ({}, {"spent:nn", "spent:nn@3", "spent:nn@7", "plan:ts"}),
+        ({"spent": (3, 7)}, {"spent:nn@3", "spent:nn@7", "plan:ts"}),
+        ({"spent": (7, 0)}, {"spent:nn@7", "plan:ts"}),
+        ({"spent": (0, 0)}, {"spent:nn", "plan:ts"}),
+    ],
+)
+def test_states_of_other_generations_are_forgotten(generations, left):
+    schema = with_generations(schema_of([Field("spent", "number", "sum")]), generations)
+    states = dict.fromkeys(["spent:nn", "spent:nn@3", "spent:nn@7", "plan:ts"], 1.0)
+
+    forget_outlived(schema, states)
+
+    assert left == states.keys()

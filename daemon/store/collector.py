@@ -3,24 +3,22 @@
 Each lane has one transaction under way; what arrives meanwhile waits and goes into the next one together, so the disk's
 delay is paid once for all of them. The bulk lane never has more than a small batch in the writer's way.
 
-When the log cannot be written everybody who waits is told so, new requests are refused at once, and `_watch` finds out
-when it can be written again. On a full disk the reserve is given up first, so that deleting works.
+When the log cannot be written everybody who waits is told so, and new requests are refused at once until it can be
+written again (`log_health`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import sqlite3
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from daemon import clock, log
 from daemon.metrics import REGISTRY
@@ -30,6 +28,7 @@ from daemon.store import retention
 from daemon.store.budget import Budget
 from daemon.store.database import Database
 from daemon.store.events import LANES, Appended, Batch, Lane
+from daemon.store.log_health import LogHealth
 from daemon.store.notes import Notes
 from daemon.store.reserve import Reserve
 from streams.event import Event, Refusal
@@ -44,14 +43,8 @@ HURRIED_EVENTS = 256
 #: How long after the last single event others are expected, in seconds.
 HURRIED_S = 0.05
 
-#: How often counts, fields and refusals are written and the disk is looked at, in seconds.
-WATCH_S = 1.0
-
 #: Pages of the write-ahead log after which it is copied into the file.
 CHECKPOINT_PAGES = 250
-
-#: When a log that failed is tried again first, in seconds; then twice as long after each try, up to WATCH_S.
-FIRST_TRY_S = 0.1
 
 #: How long a sender waits before it tries again, in seconds.
 BEHIND_RETRY_S = 5
@@ -66,7 +59,6 @@ _EVENTS = Counter("cohortd_events", "Events accepted and on disk.", ["lane"], re
 _DUPLICATES = Counter("cohortd_events_duplicate", "Events whose id was seen before.", ["lane"], registry=REGISTRY)
 _REJECTED = Counter("cohortd_events_rejected", "Events refused.", registry=REGISTRY)
 _COMMITS = Counter("cohortd_event_commits", "Transactions of the log.", ["lane"], registry=REGISTRY)
-_WRITABLE = Gauge("cohortd_log_writable", "1 while the log can be written.", registry=REGISTRY)
 
 
 class NotAcceptedError(RuntimeError):
@@ -141,12 +133,15 @@ class Collector:
         self._routes = Routes()
         #: What bodies of requests may take in memory, as much as events that wait for the disk.
         self.budget = Budget(settings.collect.waiting_bytes)
-        self._failed: str | None = None
-        self._full = False
-        self._failing = asyncio.Event()
+        self._health = LogHealth(
+            database,
+            self._reserve,
+            look=self.flush,
+            retain=self._retain,
+            retain_s=settings.retention.sweep_s,
+            failing=self._tell_waiting,
+        )
         self._stopping = False
-        self._retained_at = 0.0
-        _WRITABLE.set(1)
 
     @classmethod
     @asynccontextmanager
@@ -170,7 +165,7 @@ class Collector:
         await database.write(_checkpoint_often)
         await anyio.to_thread.run_sync(self._reserve.take)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, name="log watch")
+            tasks.start_soon(self._health.watch, name="log watch")
             try:
                 yield self
             finally:
@@ -186,7 +181,7 @@ class Collector:
     @property
     def trouble(self) -> str | None:
         """Why nothing can be taken now; None while all is well."""
-        return self._failed
+        return self._health.failed
 
     def lag(self, lane: Lane) -> int:
         """Gives how many of the lane's events ingest has still to take."""
@@ -194,7 +189,7 @@ class Collector:
 
     def admit(self, lane: Lane) -> None:
         """Raises NotAcceptedError when the lane takes nothing now; asked before a body is read."""
-        if self._failed is not None or self._stopping:
+        if self._health.failed is not None or self._stopping:
             raise self._refusal()
         state = self._lanes[lane]
         if state.head - self._cursors()[lane] >= state.bound:
@@ -211,7 +206,7 @@ class Collector:
         itself when nothing can be taken.
         """
         state = self._lanes[lane]
-        if self._failed is not None or self._stopping:
+        if self._health.failed is not None or self._stopping:
             raise self._refusal()
         if state.size > self._settings.collect.waiting_bytes:
             raise NotAcceptedError("too much waits for the disk; send it again later", behind=True, retry_after_s=1)
@@ -258,7 +253,7 @@ class Collector:
         state = self._lanes[lane]
         most = self._settings.collect.waiting_bytes
         while state.head - self._cursors()[lane] >= state.bound or state.size > most:
-            if self._failed is not None or self._stopping:
+            if self._health.failed is not None or self._stopping:
                 raise self._refusal()
             await asyncio.sleep(_SLOW_S)
 
@@ -307,7 +302,7 @@ class Collector:
         if self._stopping:
             return NotAcceptedError("the daemon is stopping", behind=False, retry_after_s=FAILED_RETRY_S)
         return NotAcceptedError(
-            f"the log cannot be written now ({self._failed}); send it again later",
+            f"the log cannot be written now ({self._health.failed}); send it again later",
             behind=False,
             retry_after_s=FAILED_RETRY_S,
         )
@@ -324,7 +319,7 @@ class Collector:
                 own=True,
             )
         except sqlite3.Error as error:
-            self._fail(error)
+            self._health.fail(error)
             lane.idle.set()
 
     def _gather(self, lane: _LaneState, group: list[_Waiting]) -> bool:
@@ -343,7 +338,7 @@ class Collector:
         lane.size -= sum(each.size for each in group)
         if appended is None:
             # Whatever it was: they are not stored, and are told so.
-            self._fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            self._health.fail(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._settle(group, self._refusal())
         else:
             self._stored(lane, group, appended)
@@ -386,81 +381,11 @@ class Collector:
                 each.done.set_exception(error)
                 each.done.exception()  # who does not wait any more must not be missed by asyncio
 
-    def _fail(self, error: Exception) -> None:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or (
-            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        )
-        freed = self._reserve.give_up() if full else False
-        self._told_failed(str(error), full=full, reserve_freed=freed)
+    def _tell_waiting(self) -> None:
         for lane in self._lanes.values():
             waiting, lane.waiting = list(lane.waiting), deque()
             lane.size -= sum(each.size for each in waiting)
             self._settle(waiting, self._refusal())
-
-    def _told_failed(self, error: str, *, full: bool, reserve_freed: bool) -> None:
-        if self._failed is None:
-            log.get().error("log_failed", error=error, full=full, reserve_freed=reserve_freed)
-        self._failed = error
-        self._full = self._full or full
-        self._failing.set()
-        _WRITABLE.set(0)
-
-    async def _watch(self) -> None:
-        tries = 0
-        while True:
-            if self._failed is None:
-                tries = 0
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_S):
-                        await self._failing.wait()
-            if self._failed is not None:
-                await asyncio.sleep(min(WATCH_S, FIRST_TRY_S * 2 ** min(tries, 10)))
-                tries += 1
-            try:
-                if self._failed is None:
-                    await self._look()
-                else:
-                    await self._try_again()
-            except (sqlite3.Error, OSError) as error:
-                if self._failed is None:
-                    self._fail(error)
-            except Exception:  # noqa: BLE001  (a defect in what is noted for people must not stop collection)
-                log.get().exception("log_watch_failed")
-
-    async def _look(self) -> None:
-        if await self._room_bytes() < self._reserve.size_bytes:
-            self._told_failed("the disk is almost full", full=True, reserve_freed=False)
-            return
-        await self.flush()
-        if not self._reserve.held:
-            await anyio.to_thread.run_sync(self._reserve.take)
-        if time.monotonic() - self._retained_at >= self._settings.retention.sweep_s:
-            self._retained_at = time.monotonic()
-            await self._retain()
-
-    async def _try_again(self) -> None:
-        if self._full and not await self._has_room():
-            await self._retain()
-            if not await self._has_room():
-                return
-        await self._database.write(event_log.probe)
-        await self.flush()
-        self._failed = None
-        self._full = False
-        self._failing.clear()
-        _WRITABLE.set(1)
-        log.get().info("log_recovered", free_bytes=self._reserve.room_bytes())
-
-    async def _has_room(self) -> bool:
-        return await anyio.to_thread.run_sync(self._reserve.take) and (
-            await self._room_bytes() >= 2 * self._reserve.size_bytes
-        )
-
-    async def _room_bytes(self) -> int:
-        room = self._reserve.room_bytes()
-        if room < 2 * self._reserve.size_bytes:
-            room += await self._database.read(event_log.free_bytes)
-        return room
 
     async def _retain(self) -> None:
         await retention.retain(self._database, self._settings, self._cursors())

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from daemon import app, lock, settings
-from daemon.store.collector import Collector
+from daemon.store.log_health import LogHealth
 from daemon.store.migrate import migrations
 
 
@@ -24,7 +24,7 @@ async def test_a_loop_that_crashes_ends_the_daemon_with_status_1_and_its_cause(t
         await asyncio.sleep(0.01)
         raise LookupError("a defect")
 
-    monkeypatch.setattr(Collector, "_watch", crash)
+    monkeypatch.setattr(LogHealth, "watch", crash)
     with structlog.testing.capture_logs() as lines:
         status = await app.run(load)
 

@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from daemon import settings as settings_module
-from daemon.store import collector as collector_module
 from daemon.store import events as event_log
+from daemon.store import log_health
 from daemon.store import streams as stream_store
 from daemon.store.collector import Collector, NotAcceptedError
 from daemon.store.database import Database
@@ -213,7 +213,7 @@ def _full() -> sqlite3.OperationalError:
 async def test_on_a_full_disk_nothing_is_lost_the_reserve_is_freed_and_work_goes_on_when_there_is_room(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(collector_module, "WATCH_S", 0.02)
+    monkeypatch.setattr(log_health, "WATCH_S", 0.02)
     append = event_log.append
 
     def fail(db, lane, batches, us):
@@ -248,7 +248,7 @@ async def test_on_a_full_disk_nothing_is_lost_the_reserve_is_freed_and_work_goes
 
 
 async def test_collection_stops_before_the_last_of_the_disk_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(collector_module, "WATCH_S", 0.02)
+    monkeypatch.setattr(log_health, "WATCH_S", 0.02)
     async with opened(tmp_path) as log:
         room = log.collector._reserve.room_bytes
         monkeypatch.setattr(log.collector._reserve, "room_bytes", lambda: 1000)
@@ -266,7 +266,7 @@ async def test_collection_stops_before_the_last_of_the_disk_is_gone(tmp_path, mo
 
 
 async def test_an_error_of_the_disk_is_told_and_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(collector_module, "WATCH_S", 0.02)
+    monkeypatch.setattr(log_health, "WATCH_S", 0.02)
     append = event_log.append
 
     def fail(*_):

@@ -33,6 +33,7 @@ GROUPS: dict[str, str] = {
     "config": "Show the settings.",
     "expr": "Try expressions.",
     "filter": "Try filters.",
+    "function": "The functions of LQL and FilterQL: what they take and give.",
     "token": "Make, list and revoke tokens.",
 }
 
@@ -89,6 +90,12 @@ COMMANDS: dict[str, Entry] = {
     ),
     "identity remove": Entry(
         "daemon.cli.identity:guard_remove", "Removes a merge guard; what it refused can be a key from then on."
+    ),
+    "function list": Entry(
+        "daemon.cli.functions:list_", "Lists the functions; with WORD those that have it in their name or description."
+    ),
+    "function show": Entry(
+        "daemon.cli.functions:show", "Shows the function NAME: what it takes and gives, and examples."
     ),
     "import": Entry("daemon.cli.importing:import_file", "Imports a CSV or NDJSON file, repeatably."),
     "job complete": Entry("daemon.cli.definitions:job_complete", "Ends a job for good."),

@@ -61,7 +61,18 @@ def written(function: Function, example: Example) -> tuple[str, dict[str, Any]]:
             parts.append(name)
             if value is not None:
                 data[name] = value
+    if function.name == "ifcase":  # a case that does not hold has no value
+        *cases, last = zip(parts, example.args, strict=True)
+        parts = [f"{part} IF {'false' if value is None else 'true'}" for part, value in cases]
+        parts.append(f"{last[0]} IF false" if last[1] is None else last[0])
     return f"{function.name}({', '.join(parts)})", data
+
+
+def described(function: Function, example: Example) -> str:
+    """Gives an example on one line: the call, what it gives, and what its names stand for."""
+    text, data = written(function, example)
+    where = ", ".join(f"{name} = {_shown(value)}" for name, value in data.items())
+    return f"{text}  →  {_shown(example.gives)}{f'    where {where}' if where else ''}"
 
 
 def _described(function: Function) -> Iterator[str]:
@@ -80,9 +91,7 @@ def _described(function: Function) -> Iterator[str]:
         yield " ".join(facts) + "\n"
     yield "```"
     for example in function.examples:
-        text, data = written(function, example)
-        where = ", ".join(f"{name} = {_shown(value)}" for name, value in data.items())
-        yield f"{text}  →  {_shown(example.gives)}{f'    where {where}' if where else ''}"
+        yield described(function, example)
     yield "```\n"
 
 

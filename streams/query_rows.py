@@ -15,11 +15,10 @@ from streams.identity import resolve
 from streams.mapping import Key, Mapper
 from streams.merge import microseconds
 from streams.profile import Profile, new, output
-from streams.ql.checker import check_query
 from streams.ql.coerce import to_date
 from streams.ql.errors import QueryError
 from streams.ql.nodes import Query
-from streams.ql.parser import parse_queries
+from streams.ql.reading import read_queries
 from streams.schema import Schema, build_schema
 
 _LONGEST_ERROR: Final = 2000
@@ -69,12 +68,11 @@ def _read(row: Any) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _queries(text: str) -> list[Query]:
-    queries: dict[str, Query] = {}
-    for query in parse_queries(text):
-        errors = [each for each in check_query(query, text) if each.severity == "error"]
-        if errors:
-            raise QueryError(errors)
-        queries[query.alias] = query
+    statements, found = read_queries(text)
+    errors = [each for each in found if each.severity == "error"]
+    if errors:
+        raise QueryError(errors)
+    queries = {query.alias: query for query in statements}
     if not queries:
         raise _RowError("query has no statement; one is written as SELECT … FROM … INTO … BY … ALIAS …")
     return list(queries.values())

@@ -20,7 +20,7 @@ from daemon.store.rebuilds import RebuildRow, generations
 from streams.audience import AudienceSet
 from streams.guards import NO_GUARDS, Guards
 from streams.mapping import Mapper
-from streams.ql.checker import check_filter, check_query
+from streams.ql import reading
 from streams.ql.compiler import CompiledFilter, compile_filter
 from streams.ql.errors import QueryError, diagnostic
 from streams.ql.nodes import Filter, Include, Node, Query
@@ -221,24 +221,10 @@ def _stored_audience(row: AudienceRow, previous: Definitions | None) -> Audience
 # --- what may be stored
 
 
-def accepted_query(text: str) -> Query:
-    """Gives the tree of a query that may be stored; raises QueryError with everything against it."""
-    query = parse_query(text)
-    errors = [each for each in check_query(query, text) if each.severity == "error"]
-    if errors:
-        raise QueryError(errors)
-    return query
-
-
 def accepted_filter(text: str, definitions: Definitions, slug: str | None = None) -> Filter:
     """Gives the tree of a filter that may be stored (as `slug`); raises QueryError with everything against it."""
-    tree = parse_filter(text)
     names = {*definitions.by_name, *([slug] if slug else [])}
-    found = check_filter(tree, text, kinds=definitions.schema.kinds, audiences=names)
-    errors = [each for each in found if each.severity == "error"]
-    if errors:
-        raise QueryError(errors)
-    return tree
+    return reading.accepted_filter(text, kinds=definitions.schema.kinds, audiences=names)
 
 
 def refuse_cycle(tree: Filter, text: str, slug: str, definitions: Definitions) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from daemon.ingest import audience_pass
-from daemon.ingest.definitions import Definitions, accepted_query, build
+from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.rebuild import refuse_meanwhile
 from daemon.ingest.unit import Unit
 from daemon.model.refusal import Conflict, NotFound
@@ -21,6 +21,7 @@ from daemon.store.database import Database
 from daemon.store.definitions import QueryRow
 from streams.ql.errors import Diagnostic, QueryError
 from streams.ql.nodes import Query
+from streams.ql.reading import accepted_query
 from streams.schema import build_schema
 
 

@@ -14,7 +14,7 @@ from typing import Literal as L  # noqa: N817 (the node is called Literal)
 
 from streams.ql.coerce import to_date
 from streams.ql.datemath import anchor
-from streams.ql.errors import Diagnostic, diagnostic
+from streams.ql.errors import Diagnostic, Remains, diagnostic
 from streams.ql.functions import FUNCTIONS, Function
 from streams.ql.functions.registry import Constant
 from streams.ql.kinds import Kind, kind_named
@@ -55,6 +55,9 @@ MERGE_OPERATORS: Final = frozenset(
         "oldestmap",
     }
 )
+
+#: Of a text that was read without an error.
+WHOLE: Final = Remains()
 
 # Functions of the form `SELECT … FROM user.changes`, which names an internal subscription.
 CHANGE_FUNCTIONS: Final = frozenset({"entered", "exited"})
@@ -154,13 +157,19 @@ def constant(node: Node) -> Constant:
 
 
 def check_filter(
-    statement: Filter, source: str, *, kinds: Mapping[str, str] | None, audiences: Collection[str] | None
+    statement: Filter,
+    source: str,
+    *,
+    kinds: Mapping[str, str] | None,
+    audiences: Collection[str] | None,
+    remains: Remains = WHOLE,
 ) -> list[Diagnostic]:
     """Gives what is wrong or doubtful in a filter, in the order of the text.
 
     `kinds` are the fields that exist, None where they are not known; a name that is none of them, and a comparison
     that can never hold for its kind, are warnings: events may come before the query. `audiences` are the names, slugs
-    and ids that INCLUDE can mean, in any case; one that is none of them is an error. `source` is the parsed text.
+    and ids that INCLUDE can mean, in any case; one that is none of them is an error. `source` is the parsed text,
+    `remains` says what is not whole in a statement of a refused one.
     """
     found = _Findings(source)
     extra = CHANGE_FUNCTIONS if statement.columns else frozenset()
@@ -170,7 +179,7 @@ def check_filter(
         for node in walk(root):
             if found.full():
                 break
-            if isinstance(node, Call) and node.name not in extra:
+            if isinstance(node, Call) and node.name not in extra and node.at not in remains.calls:
                 found.errors(call_problems(node))
             elif isinstance(node, Include) and names is not None and node.name.lower() not in names:
                 found.error(node.at, f"there is no audience {node.name}", nearest(node.name, names.values()))
@@ -183,17 +192,18 @@ def check_filter(
     return found.sorted()
 
 
-def check_query(query: Query, source: str) -> list[Diagnostic]:
+def check_query(query: Query, source: str, *, remains: Remains = WHOLE) -> list[Diagnostic]:
     """Gives what is wrong or doubtful in a query by itself, in the order of the text.
 
-    Whether queries agree with each other, and operators with kinds, is for `streams.schema.build_schema`.
+    `remains` says what is not whole in a statement of a refused text. Whether queries agree with each other, and
+    operators with kinds, is for `streams.schema.build_schema`.
     """
     found = _Findings(source)
     for root in statement_expressions(query):
         for node in walk(root):
             if found.full():
                 break
-            if isinstance(node, Call):
+            if isinstance(node, Call) and node.at not in remains.calls:
                 found.errors(call_problems(node))
             elif isinstance(node, Include):
                 found.error(node.at, "INCLUDE is for filters: an event has no memberships")
@@ -205,7 +215,7 @@ def check_query(query: Query, source: str) -> list[Diagnostic]:
     seen: set[str] = set()
     for place, name in enumerate(query.by):
         at = query.by_at[place] if place < len(query.by_at) else 0
-        if name not in names:
+        if name not in names and not remains.columns:
             found.error(at, f"BY names {name}, which is none of the columns", nearest(name, names))
         elif name in seen:
             found.error(at, f"BY names {name} twice")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 _SHOWN = 120  # characters of a line
 
@@ -33,11 +33,24 @@ class Diagnostic:
         return text
 
 
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What could be read of a refused text: its statements (Filter or Query), and what is not whole in them.
+
+    `calls` are the places of those whose arguments were not all understood; `columns`: some were left out.
+    """
+
+    statements: tuple[Any, ...] = ()
+    calls: frozenset[int] = frozenset()
+    columns: bool = False
+
+
 class QueryError(ValueError):
     """A text that is refused. `diagnostics` has all errors found, in the order of the text, at least one."""
 
-    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+    def __init__(self, diagnostics: Sequence[Diagnostic], remains: Remains | None = None) -> None:
         self.diagnostics = tuple(diagnostics)
+        self.remains = remains or Remains()
         super().__init__("\n".join(str(each) for each in self.diagnostics))
 
 

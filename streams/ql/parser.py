@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from streams.ql.checker import CHANGE_FUNCTIONS
-from streams.ql.errors import Diagnostic, QueryError, diagnostic
+from streams.ql.errors import Diagnostic, QueryError, Remains, diagnostic
 from streams.ql.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from streams.ql.nodes import Column, Filter, Literal, MatchAll, Node, OptionValue, Query
 from streams.ql.parser_cursor import Refused
@@ -77,7 +77,10 @@ def _parse(parser: _StatementParser, read: Callable[[], _R]) -> _R:
         # The parser counts its frames, but cannot know how deep its caller already was.
         parser.note(parser.token.at, "nested too deeply")
     if parser.diagnostics:
-        raise QueryError(sorted(parser.diagnostics, key=lambda each: (each.line, each.column)))
+        remains = Remains(
+            tuple(result) if isinstance(result, list) else (), frozenset(parser.broken_calls), parser.lost_columns
+        )
+        raise QueryError(sorted(parser.diagnostics, key=lambda each: (each.line, each.column)), remains)
     return cast("_R", result)
 
 
@@ -225,6 +228,7 @@ class _StatementParser(ExpressionParser):
                 self.unexpected("a comma or FROM", "columns are separated by commas" if self.token.fresh else "")
             except Refused as refused:
                 self.note(refused.at, refused.message, refused.hint)
+                self.lost_columns = True
                 self._frames, self._listing = 0, False
                 if not self._skip_column():
                     break

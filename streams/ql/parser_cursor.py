@@ -41,6 +41,8 @@ class Cursor:
         self.in_filter = in_filter
         self.extra_functions: frozenset[str] = frozenset()
         self.diagnostics: list[Diagnostic] = []
+        self.broken_calls: set[int] = set()  # where arguments were left out
+        self.lost_columns = False
         self.index = 0
         self.token = self.tokens[0]
         self._frames = 0

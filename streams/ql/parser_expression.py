@@ -266,7 +266,9 @@ class ExpressionParser(Cursor):
         arguments = self.items(")", newlines=False)
         call = Call(token.key, tuple(arguments), token.at)
         full = len(self.diagnostics) >= MAX_DIAGNOSTICS
-        if len(self.diagnostics) == before and not full and token.key not in self.extra_functions:
+        if len(self.diagnostics) > before or full:
+            self.broken_calls.add(token.at)
+        elif token.key not in self.extra_functions:
             for problem in checker.call_problems(call):
                 self.note(*problem)
         return call

@@ -16,9 +16,8 @@ from daemon.web.api import proposals
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
-from streams.ql.checker import check_query
-from streams.ql.errors import Diagnostic, QueryError
-from streams.ql.parser import parse_queries
+from streams.ql.errors import Diagnostic
+from streams.ql.reading import read_queries
 from streams.query_rows import query_row
 from streams.schema import Schema
 
@@ -104,23 +103,17 @@ async def delete_query(request: web.Request) -> object:
 async def validate_query(request: web.Request) -> object:
     """Gives all diagnostics of LQL, by itself and together with the stored queries, and changes nothing."""
     text = await body.text(request)
-    diagnostics: list[Diagnostic] = []
+    statements, diagnostics = read_queries(text)
     audiences: dict[str, list[str]] = {}
-    try:
-        statements = parse_queries(text)
-        for each in statements:
-            diagnostics += check_query(each, text)
-        if not any(each.severity == "error" for each in diagnostics):
-            diagnostics += disagreements(request.app[SERVICES].pipeline.definitions, statements, text)
-        if request.query.get("segments") == "true":
-            names = {column.name for each in statements for column in each.columns}
-            for audience in request.app[SERVICES].pipeline.definitions.audiences.values():
-                reads = audience.compiled.fields if audience.compiled is not None else frozenset()
-                read = sorted(name for name in names if reads_any(reads, [name]))
-                if read:
-                    audiences[audience.slug] = read
-    except QueryError as error:
-        diagnostics += error.diagnostics
+    if not any(each.severity == "error" for each in diagnostics):
+        diagnostics += disagreements(request.app[SERVICES].pipeline.definitions, statements, text)
+    if request.query.get("segments") == "true":
+        names = {column.name for each in statements for column in each.columns}
+        for audience in request.app[SERVICES].pipeline.definitions.audiences.values():
+            reads = audience.compiled.fields if audience.compiled is not None else frozenset()
+            read = sorted(name for name in names if reads_any(reads, [name]))
+            if read:
+                audiences[audience.slug] = read
     found = verdict(diagnostics)
     return {**found, "segments": audiences} if request.query.get("segments") == "true" else found
 

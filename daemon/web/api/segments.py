@@ -20,9 +20,9 @@ from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
 from streams.profile import load, output
-from streams.ql.checker import check_filter
-from streams.ql.errors import Diagnostic, QueryError
+from streams.ql.errors import QueryError
 from streams.ql.parser import parse_filter
+from streams.ql.reading import read_filters
 
 
 def routes() -> list[web.RouteDef]:
@@ -77,12 +77,12 @@ async def validate_audience(request: web.Request) -> object:
     """Gives all diagnostics of FilterQL, and changes nothing; fields that no query makes are warnings."""
     definitions = request.app[SERVICES].pipeline.definitions
     text = await body.text(request)
-    diagnostics: list[Diagnostic] = []
-    try:
-        tree = parse_filter(text)
-        diagnostics += check_filter(tree, text, kinds=definitions.schema.kinds, audiences=set(definitions.by_name))
-    except QueryError as error:
-        diagnostics += error.diagnostics
+    statements, diagnostics = read_filters(text, kinds=definitions.schema.kinds, audiences=set(definitions.by_name))
+    if len(statements) != 1 and all(each.severity == "warning" for each in diagnostics):
+        try:
+            parse_filter(text)
+        except QueryError as error:
+            diagnostics += error.diagnostics
     return verdict(diagnostics)
 
 

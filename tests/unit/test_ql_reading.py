@@ -99,8 +99,8 @@ def test_what_is_accepted_has_warnings_at_most():
         accepted_filter("FILTER *; FILTER *", kinds=None, audiences=None)
 
 
-PIECES = """SELECT |FILTER |AND ( |OR ( |a| = |5|, |) |len(|foo(|count(|cast(x AS y)|"x" | IF | ELSE | KIND zz | MERGEOP q |
- FROM s | INTO user | BY id | OR | ALIAS a |;|INCLUDE x |BETWEEN |ifcase(|[|] |`b` |"|-|*|id, """
+PIECES = """SELECT |FILTER |AND ( |OR ( |a| = |5|, |) |len(|foo(|count(|cast(x AS y)|"x" | IF | ELSE | KIND zz |
+ MERGEOP q | FROM s | INTO user | BY id | OR | ALIAS a |;|INCLUDE x |BETWEEN |ifcase(|[|] |`b` |"|-|*|id, """
 pieces = st.sampled_from(PIECES.split("|"))
 
 

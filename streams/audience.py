@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from streams.merge import Value, microseconds, moment
-from streams.profile import META_NAMES, Profile, fields_read
+from streams.profile import Profile
+from streams.profile_view import META_NAMES, fields_read
 from streams.ql.compiler import MATCH, CompiledFilter, fuse
 from streams.schema import Schema
 

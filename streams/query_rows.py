@@ -14,7 +14,8 @@ from streams.event import RefusedError, Rules, event_id, event_time
 from streams.identity import resolve
 from streams.mapping import Key, Mapper
 from streams.merge import microseconds
-from streams.profile import Profile, new, output
+from streams.profile import Profile, new
+from streams.profile_view import output
 from streams.ql.coerce import to_date
 from streams.ql.errors import QueryError
 from streams.ql.nodes import Query

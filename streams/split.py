@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from streams import stitches
+from streams.fragments import CONFLICTS, CREATED, EVENTS, MODIFIED, STREAMS, Part, united_parts
 from streams.mapping import Key
-from streams.profile import CONFLICTS, CREATED, EVENTS, MODIFIED, STREAMS, Part, Profile, load, united_parts
+from streams.profile import Profile, load
 from streams.schema import Schema
 
 

@@ -12,6 +12,7 @@ from connectors.sdk.run import Message
 from daemon import clock
 from streams import profile as profiles
 from streams.audience import AudienceSet
+from streams.profile_view import output
 from streams.schema import Schema
 from streams.trigger import AudienceName, TriggerRow, message
 
@@ -79,7 +80,7 @@ class Builder:
             profile = profiles.load(snapshot.schema, rows[0].profile_id, body)
             if snapshot.schema.expiring:
                 profile.expire(snapshot.schema, now_us)
-            fields = profiles.output(profile, snapshot.schema, self._fields, stored=body)
+            fields = output(profile, snapshot.schema, self._fields, stored=body)
             if backfill:
                 rows = [
                     row._replace(until_us=snapshot.audience_set.boundary((row.audience,), profile, clock.now()))

@@ -23,7 +23,8 @@ from daemon.ingest.unit import Cause, Head, Unit
 from daemon.store import definitions as store
 from daemon.store import memberships, profiles
 from daemon.store.database import Database
-from streams.profile import load, new, viewer
+from streams.profile import load, new
+from streams.profile_view import viewer
 
 #: Profiles of one step.
 STEP_PROFILES: Final = 8192

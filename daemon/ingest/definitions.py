@@ -284,7 +284,7 @@ def touched_audiences(before: Definitions, after: Definitions) -> list[int]:
 
 
 def reads_any(names: Iterable[str], fields: Iterable[str]) -> bool:
-    """Says whether an expression with these names may read one of the fields, see `streams.profile.fields_read`."""
+    """Says whether an expression with these names may read one of the fields: `profile_view.fields_read`."""
     lowered = {name.lower() for name in fields}
     return bool(lowered) and any(not lowered.isdisjoint(_meanings(name.lower())) for name in names)
 

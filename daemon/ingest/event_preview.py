@@ -17,7 +17,7 @@ from daemon.store import streams
 from daemon.store.database import Database
 from daemon.store.streams import RecentEvent
 from streams.mapping import Mapped, Mapper
-from streams.profile import shown_value
+from streams.profile_view import shown_value
 from streams.schema_diff import Status, compare
 
 #: Events shown for a field.

@@ -23,7 +23,8 @@ from daemon.ingest.slices import Slices
 from daemon.store import profiles
 from daemon.store.database import Database
 from streams.audience import AudienceSet
-from streams.profile import Profile, fields_read, load, new, viewer
+from streams.profile import Profile, load, new
+from streams.profile_view import fields_read, viewer
 
 PAGE: Final = 2048
 #: Profiles evaluated before the clock is looked at.

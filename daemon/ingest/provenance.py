@@ -20,10 +20,11 @@ from daemon.store import rebuilds
 from daemon.store.database import Database
 from daemon.store.events import LANES, Lane
 from daemon.store.rebuilds import RebuildRow
+from streams.fragments import CREATED
 from streams.mapping import Key, Mapper
 from streams.merge import Slot
 from streams.person import keys_of
-from streams.profile import CREATED, Profile
+from streams.profile import Profile
 from streams.provenance import Contribution, Effect, Provenance, same_shape
 from streams.rebuilding import feeding
 

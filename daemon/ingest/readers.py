@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from daemon.ingest.definitions import Audience, Definitions
-from streams.profile import fields_read
+from streams.profile_view import fields_read
 from streams.ql.nodes import Ident, Include, Node
 from streams.ql.tree import walk
 from streams.schema import Schema

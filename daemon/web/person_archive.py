@@ -22,7 +22,8 @@ from daemon.store.database import Database
 from daemon.store.events import LANES
 from daemon.store.person_triggers import PersonMembership, PersonTrigger, Sender
 from streams.person import Texts, keys_of
-from streams.profile import Profile, output, shown_value
+from streams.profile import Profile
+from streams.profile_view import output, shown_value
 
 README: Final = """\
 All that cohortd holds about one person

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.compaction import Compaction
+from streams.fragments import EVENTS
 from streams.guards import Guards, Limits, StitchGuard
 from streams.identity import resolve
 from streams.mapping import Mapped
-from streams.profile import EVENTS, Profile, load, new
+from streams.profile import Profile, load, new
 from streams.schema import Field, schema_of
 
 DAY = 86_400_000_000

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from streams.audience import AudienceSet
 from streams.identity import Resolution
 from streams.merge import microseconds, moment
-from streams.profile import fields_read, load, meta_of, new, output, viewer
+from streams.profile import load, new
+from streams.profile_view import fields_read, meta_of, output, viewer
 from streams.ql.compiler import compile_filter
 from streams.ql.parser import parse_filter
 from streams.schema import Field, schema_of

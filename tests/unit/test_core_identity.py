@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.fragments import CONFLICTS, EVENTS
 from streams.guards import Limits
 from streams.identity import resolve
 from streams.mapping import Mapped, Refusal
-from streams.profile import CONFLICTS, EVENTS, Profile, load, new, output
+from streams.profile import Profile, load, new
+from streams.profile_view import output
 from streams.rebuilding import to_resolve, with_generations
 from streams.schema import Field, schema_of
 

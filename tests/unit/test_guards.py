@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.fragments import CONFLICTS
 from streams.guards import Guards, Limits, StitchGuard, ValueGuard, unusable
 from streams.identity import resolve
 from streams.mapping import Mapped, Mapper
-from streams.profile import CONFLICTS, Profile, load, new
+from streams.profile import Profile, load, new
 from streams.ql.parser import parse_query
 from streams.schema import Field, build_schema, schema_of
 from streams.stitches import MOST_REFUSALS, mark

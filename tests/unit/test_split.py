@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import stitches
+from streams.fragments import CONFLICTS, EVENTS
 from streams.identity import resolve
 from streams.mapping import Mapped
-from streams.profile import CONFLICTS, EVENTS, Profile, load, new, output
+from streams.profile import Profile, load, new
+from streams.profile_view import output
 from streams.schema import Field, schema_of
 from streams.split import SplitError, split
 

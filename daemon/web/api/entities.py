@@ -14,7 +14,9 @@ from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
 from daemon.web.stitches import stitches_of
-from streams.profile import CONFLICTS, Profile, load, output
+from streams.fragments import CONFLICTS
+from streams.profile import Profile, load
+from streams.profile_view import output
 from streams.schema import Schema
 
 TABLE = "user"

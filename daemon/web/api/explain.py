@@ -21,7 +21,8 @@ from daemon.web.membership_history import history_of
 from daemon.web.services import SERVICES
 from streams.audience import AudienceSet
 from streams.explain import Condition, conditions, flips
-from streams.profile import META_NAMES, Profile, shown_value
+from streams.profile import Profile
+from streams.profile_view import META_NAMES, shown_value
 from streams.provenance import Effect
 from streams.ql.compiler import compile_filter
 from streams.ql.nodes import Node

@@ -18,7 +18,8 @@ from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
 from streams.guards import MOST_GUARDS, NOBODY
-from streams.profile import Profile, output
+from streams.profile import Profile
+from streams.profile_view import output
 from streams.ql import glob
 from streams.split import SplitError
 

@@ -17,7 +17,7 @@ from daemon.ingest.readers import Reader, Readers, filter_includes, filter_reads
 from daemon.store.listeners import Listener
 from daemon.web import body
 from daemon.web.body import ApiError
-from streams.profile import fields_read
+from streams.profile_view import fields_read
 from streams.ql.parser import parse_queries
 from streams.ql.printer import print_filter, print_query
 from streams.schema import Schema

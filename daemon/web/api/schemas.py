@@ -19,7 +19,7 @@ from daemon.web.api.shapes import PROPOSAL_DIFF, SCHEMA, SCHEMA_DIFF, VERSION, W
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
-from streams.profile import META_NAMES, SHOWN_META_NAMES
+from streams.profile_view import META_NAMES, SHOWN_META_NAMES
 from streams.schema_diff import Document, compare
 
 TABLE = "user"

@@ -19,7 +19,8 @@ from daemon.web.api.queries import TEXT, VERDICT, verdict
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
-from streams.profile import load, output
+from streams.profile import load
+from streams.profile_view import output
 from streams.ql.errors import QueryError
 from streams.ql.parser import parse_filter
 from streams.ql.reading import read_filters

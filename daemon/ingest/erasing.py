@@ -221,6 +221,8 @@ class Eraser:
         now = asyncio.get_running_loop().time()
         if not (cleaning or (self._unclean and now - self._cleaned_at >= CLEAN_S)):
             return False
+        for each in cleaning:
+            await self._state.write(partial(store.smooth, erasure=each))
         for database in (self._events, self._state):
             emptied: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             database.submit(store.truncate, partial(_settle, emptied), own=True)

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from streams.mapping import Key, Mapped, Refusal
 from streams.person import without_keys
-from streams.stitches import Marked
+from streams.stitches import Marked, mark
 
 #: Bytes of a hash, and of the key that it is made with.
 HASH_BYTES: Final = 16
@@ -27,16 +27,17 @@ Lane: TypeAlias = Literal["realtime", "bulk"]
 Bounds: TypeAlias = Mapping[Lane, int] | None
 
 
-#: A refused key of somebody who was erased: its field, its mark (`streams.stitches`), and the reason.
-Noted: TypeAlias = tuple[str, str, str]
+#: Refused keys of somebody who was erased: the mark (`streams.stitches`) of the home of the contribution that named
+#: them, and of each its field, mark and reason.
+Noted: TypeAlias = tuple[str, Sequence[tuple[str, str, str]]]
 
 
 class Screened(NamedTuple):
-    """What is left of an event, and how many of its contributions were turned away whole; `cut`: others lost keys."""
+    """What is left of an event, how many of its contributions were turned away whole, and which keys others lost."""
 
     mapped: list[Mapped]
     turned_away: int
-    cut: bool
+    cut: frozenset[bytes]
 
 
 class Tombstones:
@@ -97,13 +98,13 @@ class Tombstones:
     def among(self, keys: Iterable[Key]) -> dict[Key, bytes]:
         """Gives those of some keys that have a tombstone, with their hashes."""
         of = self._bounds
-        return {key: mark for key in keys if (mark := self.hash(key)) in of}
+        return {key: each for key in keys if (each := self.hash(key)) in of}
 
-    def holds(self, mark: bytes, lane: Lane, position: int) -> bool:
+    def holds(self, hashed: bytes, lane: Lane, position: int) -> bool:
         """Says whether the key with this hash has a tombstone for an event."""
-        if mark not in self._bounds:
+        if hashed not in self._bounds:
             return False
-        bounds = self._bounds[mark]
+        bounds = self._bounds[hashed]
         return bounds is None or position <= bounds[lane]
 
     def screen(
@@ -116,7 +117,8 @@ class Tombstones:
     ) -> Screened:
         """Gives what is left of an event. `marks` are the hashes of its keys as `among` gave them."""
         kept: list[Mapped] = []
-        turned_away, cut = 0, False
+        turned_away = 0
+        cut: set[bytes] = set()
         for each in mapped:
             gone = {key for key in each.keys if key in marks and self.holds(marks[key], lane, position)}
             if not gone:
@@ -125,8 +127,8 @@ class Tombstones:
                 turned_away += 1
             else:
                 kept.append(without_keys(each, gone))
-                cut = True
-        return Screened(kept, turned_away, cut)
+                cut.update(marks[key] for key in gone)
+        return Screened(kept, turned_away, frozenset(cut))
 
 
 class Erased(NamedTuple):
@@ -140,15 +142,15 @@ class Erased(NamedTuple):
 class Foreseen(Tombstones):
     """What a replay knows: the tombstones that hold where it is, and the erasures that are still to come.
 
-    `refused`: of events of others that named the erased, by lane and position and then by erasure: for each of the
-    contributions to others the keys that were refused, as (field, mark, reason).
+    `refused`: of events of others that named the erased, by lane and position and then by erasure: the keys
+    that were refused of the contributions to others, in their order.
     """
 
     def __init__(
         self,
         salt: bytes,
         erasures: Iterable[Erased] = (),
-        refused: Mapping[tuple[Lane, int], Mapping[int, Sequence[Sequence[Noted]]]] | None = None,
+        refused: Mapping[tuple[Lane, int], Mapping[int, Sequence[Noted]]] | None = None,
     ) -> None:
         super().__init__(salt)
         self._refused = refused or {}
@@ -182,7 +184,7 @@ class Foreseen(Tombstones):
 
     def among(self, keys: Iterable[Key]) -> dict[Key, bytes]:
         """Gives those of some keys that have a tombstone or an erasure to come, with their hashes."""
-        return {key: mark for key in keys if (mark := self.hash(key)) in self._bounds or self._coming(mark)}
+        return {key: each for key in keys if (each := self.hash(key)) in self._bounds or self._coming(each)}
 
     def screen(
         self,
@@ -194,7 +196,7 @@ class Foreseen(Tombstones):
     ) -> Screened:
         """Gives what is left of an event, as it was for those who are not erased."""
         screened = super().screen(mapped, lane, position, marks, known)
-        noted = self._refused.get((lane, position), {})
+        noted = {number: list(lists) for number, lists in self._refused.get((lane, position), {}).items()}
         kept: list[Mapped] = []
         for each in screened.mapped:
             coming = {key: self._coming(marks[key]) for key in each.keys if key in marks}
@@ -202,14 +204,17 @@ class Foreseen(Tombstones):
                 continue
             gone = [key for key in each.keys if coming.get(key)]
             refused = [Refusal(key, "conflict") for key in gone if not any(one.id in noted for one in coming[key])]
+            home = mark(each.keys[0])
             for lists in noted.values():
-                if len(kept) < len(lists):
-                    refused += [Refusal((field, Marked(mark)), reason) for field, mark, reason in lists[len(kept)]]
+                theirs = next((one for one in lists if one[0] == home), None)
+                if theirs is not None:
+                    lists.remove(theirs)
+                    refused += [Refusal((field, Marked(its)), reason) for field, its, reason in theirs[1]]
             one = without_keys(each, gone) if gone else each
             if refused:
                 one = one._replace(refused=(*one.refused, *refused))
             kept.append(one)
         return screened._replace(mapped=kept)
 
-    def _coming(self, mark: bytes) -> list[Erased]:
-        return [each for each in self._ahead.get(mark, ()) if each.sequence > self._at]
+    def _coming(self, hashed: bytes) -> list[Erased]:
+        return [each for each in self._ahead.get(hashed, ()) if each.sequence > self._at]

@@ -245,7 +245,7 @@ class Batch:
             if not left.mapped:
                 self._to_scrub.append(Scrub(lane, position, None))
             elif not left.turned_away:
-                self._to_scrub.append(Scrub(lane, position, erasures.TO_CUT))
+                self._to_scrub.append(erasures.to_cut(lane, position, left.cut))
         yield from left.mapped
 
     def _create(self) -> Profile:

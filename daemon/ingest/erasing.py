@@ -122,16 +122,14 @@ class Eraser:
 
     async def _left(self, listed: Sequence[Scrub]) -> list[Scrub]:
         """Works out what is left of the events that ingest took in without an erased key."""
-        if not any(each.body == store.TO_CUT for each in listed):
+        if not any(map(store.cut_of, listed)):
             return list(listed)
-        salt, buried = await self._state.read(lambda db: (store.salt(db), store.tombstones(db)))
-        tombstones = Tombstones(salt)
-        for mark, bounds in buried:
-            tombstones.put([mark], bounds)
+        tombstones = Tombstones(await self._state.read(store.salt))
         epochs = await epochs_of(self._state)
         result = []
         for each in listed:
-            if each.body != store.TO_CUT:
+            hashes = store.cut_of(each)
+            if not hashes:
                 result.append(each)
                 continue
             pages = await self._events.read(
@@ -141,7 +139,7 @@ class Eraser:
                 )
             )  # fmt: skip
             for event in events_of(each.lane, pages):
-                left = _without(event, epochs, lambda key: bool(tombstones.among([key])))
+                left = _without(event, epochs, lambda key, gone=hashes: tombstones.hash(key) in gone)  # type: ignore[misc]
                 result.append(Scrub(each.lane, each.position, orjson.dumps(left).decode()))
         return result
 
@@ -273,14 +271,18 @@ class _Page:
             self._counts[erasure][2] += 1
             self._counts[erasure][3] += remains
             refused = [
-                [
-                    (key[0], mark, reasons.get(mark, "conflict"))
-                    for key in each.keys
-                    if self._of_key.get(key) == erasure and (mark := stitches.mark(key))
-                ]
+                (
+                    stitches.mark(each.keys[0]),
+                    [
+                        (key[0], mark, reasons.get(mark, "conflict"))
+                        for key in each.keys
+                        if self._of_key.get(key) == erasure and (mark := stitches.mark(key))
+                    ],
+                )
                 for each in others
             ]
-            if any(refused):
+            refused = [each for each in refused if each[1]]
+            if refused:
                 self._refused.append((*place, erasure, orjson.dumps(refused).decode()))
         if left != event.body:
             self._listed.append(Scrub(*place, orjson.dumps(left).decode()))

@@ -7,7 +7,7 @@ place, so that positions have no hole, and the event's id goes with it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
@@ -21,8 +21,8 @@ State: TypeAlias = Literal["scrubbing", "delivering", "cleaning", "done"]
 
 #: What stands in the log instead of an event's body.
 ERASED: Final = '{"_erased":true}'
-#: Stands for what is left of an event whose keys are to be taken out, where that is still to be worked out.
-TO_CUT: Final = ""
+#: Begins what stands for the rest of an event where that is still to be worked out; the keys' hashes follow.
+_TO_CUT: Final = "without "
 
 _COLUMNS = """id, state, accepted_us, finished_us, allow_return, admitted_us, keys, profiles, last_trigger, history,
     taken, head, looked, events_looked, scrubbed, cut, kept, rejects, snapshots"""
@@ -120,6 +120,18 @@ class Scrub(NamedTuple):
     lane: Lane
     position: int
     body: str | None
+
+
+def to_cut(lane: Lane, position: int, hashes: Iterable[bytes]) -> Scrub:
+    """Gives an event that keys with these hashes are to be taken out of, once somebody works out what is left."""
+    return Scrub(lane, position, _TO_CUT + " ".join(sorted(each.hex() for each in hashes)))
+
+
+def cut_of(scrub: Scrub) -> frozenset[bytes]:
+    """Gives the hashes of the keys that are to be taken out; none when what is left is worked out."""
+    if scrub.body is None or not scrub.body.startswith(_TO_CUT):
+        return frozenset()
+    return frozenset(bytes.fromhex(each) for each in scrub.body.removeprefix(_TO_CUT).split())
 
 
 class Counted(NamedTuple):
@@ -236,9 +248,9 @@ def unlist(db: sqlite3.Connection, done: Sequence[Scrub]) -> None:
     db.executemany(UNLIST, [each[:2] for each in done])
 
 
-def refusals(db: sqlite3.Connection) -> dict[tuple[Lane, int], dict[int, list[list[Noted]]]]:
+def refusals(db: sqlite3.Connection) -> dict[tuple[Lane, int], dict[int, list[Noted]]]:
     """Gives what `streams.tombstones.Foreseen` needs of events that were cut."""
-    found: dict[tuple[Lane, int], dict[int, list[list[Noted]]]] = {}
+    found: dict[tuple[Lane, int], dict[int, list[Noted]]] = {}
     for lane, position, erasure, refused in db.execute(REFUSALS):
         found.setdefault((lane, position), {})[erasure] = orjson.loads(refused)
     return found

@@ -67,7 +67,8 @@ async def test_an_erased_person_leaves_destinations_profile_log_and_files(tmp_pa
         await define(opened)
         config = {"audiences": ["planned"], "url": receiver.address}
         await opened.post("/v2/job/webhook_triggers", {"label": "x", "config": config}, ok=True)
-        await opened.post("/collect/json/web", [{"user_id": "a", "email": ANN, "plan": "x"}, {"user_id": "b"}], ok=True)
+        events = [{"user_id": "a", "email": ANN, "plan": "x", "_id": f"order {ANN}"}, {"user_id": "b", "_id": "b"}]
+        await opened.post("/collect/json/web", events, ok=True)
         refused = await opened.post("/collect/json/web", [{"email": ANN, "_ts": "nonsense"}])
         assert refused.data["rejected_count"] == 1
         await receiver.until(lambda it: len(it.events) == 1)
@@ -213,6 +214,7 @@ async def test_a_kill_in_the_middle_of_scrubbing_is_gone_on_from(tmp_path, start
                 found = (await process.client.get("/v2/erasure/1", ok=True)).data
                 if found["events_looked"] > seen or found["state"] == "done":
                     break
+                await asyncio.sleep(0.005)
             seen = found["events_looked"]
             await process.kill()
             await process.start()

@@ -45,7 +45,7 @@ CREATE INDEX tombstone_erasure ON tombstone (erasure);
 CREATE TABLE erased_event (
     lane     TEXT NOT NULL CHECK (lane IN ('realtime', 'bulk')),
     position INTEGER NOT NULL,
-    body     TEXT,                             -- what is left of it; null: nothing; '': to be worked out
+    body     TEXT,                             -- what is left of it; null: nothing; 'without …': to be worked out
     PRIMARY KEY (lane, position)
 ) STRICT, WITHOUT ROWID;
 
@@ -54,6 +54,6 @@ CREATE TABLE erased_refusal (
     lane     TEXT NOT NULL CHECK (lane IN ('realtime', 'bulk')),
     position INTEGER NOT NULL,
     erasure  INTEGER NOT NULL,
-    refused  TEXT NOT NULL,                    -- JSON [[[field, mark, reason], …], …]
+    refused  TEXT NOT NULL,                    -- JSON [[home, [[field, mark, reason], …]], …]
     PRIMARY KEY (lane, position, erasure)
 ) STRICT, WITHOUT ROWID;

@@ -12,11 +12,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from daemon import clock
 from daemon.ingest import erasing
 from daemon.ingest.erasing import Eraser
 from daemon.ingest.replay import replay
 from daemon.model.refusal import NotFound
 from daemon.store import erasures as store
+from daemon.store import events as event_log
 
 QUERY = "SELECT user_id, email(email) AS email, plan FROM web INTO user BY user_id OR email ALIAS web"
 ANN = "ann.very.distinct@example.com"
@@ -173,6 +175,27 @@ async def test_with_allow_return_only_what_was_there_before_is_kept_out(tmp_path
         assert "new" in body[0]
         assert in_files(tmp_path, "waiting", "old") == []
         assert await ingest.rows("SELECT * FROM tombstone") == []
+    await same(tmp_path)
+
+
+async def test_who_returns_does_not_get_what_waited_from_before(tmp_path, open_ingest):
+    async with open_ingest(tmp_path) as ingest:
+        await ingest.pipeline.put_query(QUERY)
+        await ingest.take({"user_id": "a", "plan": "old"})
+        now_us = clock.now_us()
+        flat = [now_us, "web", now_us, None, '{"user_id":"a","email":"before@example.com"}']
+        await ingest.events.write(lambda db: event_log.append(db, "bulk", [event_log.Batch(flat)], 0))  # and no wake
+        await ingest.pipeline.erase("user_id", "a", allow_return=True)
+        await ingest.append({"user_id": "a", "plan": "new"})
+        while not await ingest.rows("SELECT 1 FROM identity"):
+            await asyncio.sleep(0.01)
+        async with eraser_of(ingest) as eraser:
+            assert await eraser.work()
+        await ingest.drain()
+
+        assert await ingest.rows("SELECT field, value FROM identity") == [("user_id", "a")]
+        await finish(ingest)
+        assert in_files(tmp_path, "before@example.com") == []
     await same(tmp_path)
 
 

@@ -483,21 +483,27 @@ class Pipeline:
         if self._asked is None or self._asked.definitions is not self.definitions:
             timeline = await self._state.read(partial(Timeline.read, rebuilds=self.definitions.rebuilds))
             self._asked = PastMapper(self.definitions, row, timeline)
-        page = await self._events.read(
-            partial(
-                rebuilds.past, lane=lane, after=row.at(lane), upto=row.to(lane), limit=STEP_EVENTS,
-                streams=self._asked.streams,
-            )
-        )  # fmt: skip
         unit = self._next_unit()
         past = Past(
             unit, self.definitions, self._evaluator, self._cache, self._state, self._limits, self._tombstones,
             row=row, asked=self._asked,
         )  # fmt: skip
-        await past.take_past(lane, *page)
+        while True:
+            await past.take_past(lane, *await self._events.read(past.reading(lane, STEP_EVENTS)))
+            if past.last >= row.to(lane) or past.looked_at >= self._settings.batch_events or self._hurried(past):
+                break
+        await past.finish(lane)
         await self._commit(unit)
         if past.refused:
             self._refusals.told(lane, past.refused, 0)
+
+    def _hurried(self, past: Past) -> bool:
+        """Says whether a step of the past has to end: memory is short, or anything else waits."""
+        if past.bytes >= self._settings.batch_bytes or self._cache.beyond(OVERSHOOT):
+            return True
+        due_us = self._head.next_due_us
+        due = due_us is not None and due_us <= clock.now_us()
+        return due or bool(self._commands or self._head.passes or any(self._lanes.fresh.values()))
 
     async def _rebuilt(self, unit: Unit) -> tuple[None, Definitions]:
         row, definitions = await rebuild.end(unit, self.definitions, cancelled=False)

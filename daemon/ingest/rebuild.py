@@ -8,7 +8,8 @@ the background, so that only what differs in the end becomes triggers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -33,7 +34,7 @@ from streams.ql.nodes import Query
 from streams.rebuilding import feeding, fields_to_rebuild, to_resolve
 from streams.tombstones import Tombstones
 
-#: Events of the log that one step looks at.
+#: Events of the log that are read at a time.
 STEP_EVENTS: Final = 2048
 
 
@@ -213,10 +214,22 @@ class Past(Batch):
         super().__init__(unit, definitions, evaluator, cache, state, limits, tombstones)
         self._row = row
         self._asked = asked
+        self._fed = 0
+        #: How many events of the log were looked at.
+        self.looked_at = 0
+
+    def reading(self, lane: Lane, limit: int) -> Callable[[sqlite3.Connection], tuple[int, str]]:
+        """Gives what reads the next page of the past, for `take_past`."""
+        after = self.last or self._row.at(lane)
+        return partial(
+            rebuilds.past, lane=lane, after=after, upto=self._row.to(lane), limit=limit, streams=self._asked.streams
+        )
 
     async def take_past(self, lane: Lane, upto: int, text: str) -> None:
-        """Takes the events of a page (`rebuilds.past`), and notes that the past is taken up to a position."""
+        """Takes the events of a page (`rebuilds.past`), which goes up to a position."""
         self._lane = lane
+        self.looked_at += upto - (self.last or self._row.at(lane))
+        self.bytes += len(text)
         rows: list[tuple[int, int, str, int, str | None, dict[str, Any]]] = orjson.loads(text)
         found: list[tuple[list[Mapped], Any]] = []
         unknown: set[Key] = set()
@@ -235,11 +248,16 @@ class Past(Batch):
             self._apply(mapped, event)
             if not count & 7 and slices.over:
                 await slices.turn()
-        self._unit.decide("rebuild", {"step": self._row.id, "lane": lane, "upto": upto})
-        self._unit.bundle.work.append(partial(rebuilds.advance, row=self._row, lane=lane, upto=upto, events=len(found)))
-        self._unit.bundle.origin = orjson.dumps({"lane": lane, "after": self._row.at(lane), "upto": upto}).decode()
-        self._unit.head.past = self._row.advanced(lane, upto, len(found))
+        self._fed += len(found)
         self.last = upto
+
+    async def finish(self, lane: Lane) -> None:
+        """Notes how far the past is taken, and makes the bundle whole."""
+        unit, row, upto = self._unit, self._row, self.last
+        unit.decide("rebuild", {"step": row.id, "lane": lane, "upto": upto})
+        unit.bundle.work.append(partial(rebuilds.advance, row=row, lane=lane, upto=upto, events=self._fed))
+        unit.bundle.origin = orjson.dumps({"lane": lane, "after": row.at(lane), "upto": upto}).decode()
+        unit.head.past = row.advanced(lane, upto, self._fed)
         await self._evaluate()
 
     def _apply(self, mapped: Sequence[Mapped], event: Any) -> None:

@@ -293,6 +293,7 @@ class _Player:
             row=row, asked=asked,
         )  # fmt: skip
         await past.take_past(lane, upto, text)
+        await past.finish(lane)
         unit.bundle.history.clear()
         await self._write(unit)
 

@@ -135,6 +135,25 @@ async def test_who_was_split_stays_apart(tmp_path, open_ingest):
     await again(tmp_path)
 
 
+async def test_who_was_erased_does_not_come_back_from_a_log_that_is_not_scrubbed_yet(tmp_path, open_ingest):
+    async with open_ingest(tmp_path) as ingest:
+        await ingest.pipeline.put_query(BEFORE)
+        await ingest.take({"user_id": "a", "device": "d", "amount": 1}, {"user_id": "b", "amount": 2})
+        await ingest.pipeline.erase("user_id", "a")
+        await ingest.pipeline.put_query(
+            "SELECT user_id, device, sum(amount * 10) AS spent KIND number FROM web INTO user"
+            " BY user_id OR device ALIAS web"
+        )
+        await ingest.pipeline.rebuild("web")
+        await ingest.drain()
+
+        assert (20,) == await values(ingest, "b", "spent")
+        assert await values(ingest, "d", "spent", field="device") is None
+        assert 1 == await ingest.one("SELECT count(*) FROM profile")
+        await ingest.assert_sound()
+    await again(tmp_path)
+
+
 async def test_other_queries_that_feed_the_fields_are_applied_too(tmp_path, open_ingest):
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(BEFORE)
@@ -158,7 +177,7 @@ async def test_other_queries_that_feed_the_fields_are_applied_too(tmp_path, open
 
 async def test_a_change_that_meets_the_fields_waits(tmp_path, open_ingest, monkeypatch):
     monkeypatch.setattr("daemon.ingest.pipeline.STEP_EVENTS", 10)
-    async with open_ingest(tmp_path, run=False) as ingest:
+    async with open_ingest(tmp_path, run=False, batch_events=10) as ingest:
         running = asyncio.create_task(ingest.pipeline.run())
         await ingest.pipeline.put_query(BEFORE)
         await ingest.append(*({"user_id": f"u{each}", "amount": 1} for each in range(2000)), lane="bulk")
@@ -277,7 +296,7 @@ async def _live(open_ingest, folder, frozen_clock, steps):
     frozen_clock.us = 1_767_225_600_000_000
     stack = [*steps]
     while True:
-        async with open_ingest(folder, cached_profiles=3) as ingest:
+        async with open_ingest(folder, cached_profiles=3, batch_events=5) as ingest:
             await ingest.pipeline.put_audience(AUDIENCES[0])
             while stack and stack[0][0] != "restart":
                 with suppress(Conflict, NotFound, SplitError):
@@ -342,7 +361,7 @@ def test_fields_are_as_if_the_query_had_always_held(before, between, after, open
     lasting = ("user_id", "spent", "plan", "tags", "seen", "device")
 
     async def run(folder, texts):
-        async with open_ingest(folder) as ingest:
+        async with open_ingest(folder, batch_events=5) as ingest:
             await ingest.pipeline.put_query(texts[0])
             for number, events in enumerate((before, between, after)):
                 if number == 1:

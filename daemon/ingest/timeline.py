@@ -62,6 +62,8 @@ class Timeline:
             "bulk": [each.bulk for each in held],
         }
         self.rebuilds = rebuilds
+        #: Mappers by the decision from which they held, kept while this is: they are asked for each event.
+        self._then: dict[int, Mapper] = {}
 
     @classmethod
     def read(cls, db: sqlite3.Connection, rebuilds: Sequence[RebuildRow]) -> Timeline:
@@ -94,7 +96,7 @@ class Timeline:
     ) -> frozenset[Key] | None:
         """Gives the keys that queries have found in an event before the decision `before`; None: none had a key."""
         held = self.at(lane, position)
-        mappers = [] if held is None else [compiled(held.rows).identities]
+        mappers = [] if held is None else [self._mapper(held)]
         mappers += [
             _fed(held.rows, each.fields)
             for each in self.rebuilds
@@ -102,6 +104,14 @@ class Timeline:
         ]
         found = [mapped for mapper in mappers for mapped in mapper.map(stream, body, event_us)]
         return frozenset(key for mapped in found for key in mapped.keys) if found else None
+
+    def _mapper(self, held: Held) -> Mapper:
+        mapper = self._then.get(held.sequence)
+        if mapper is None:
+            if len(self._then) >= _COMPILED:
+                self._then.clear()
+            mapper = self._then[held.sequence] = compiled(held.rows).identities
+        return mapper
 
 
 @lru_cache(maxsize=_COMPILED)

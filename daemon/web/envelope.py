@@ -20,7 +20,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from daemon import log
-from daemon.ingest.pipeline import Closed
+from daemon.ingest.asked import Closed
 from daemon.model.refusal import Conflict, NotFound
 from daemon.store.tokens import Scope
 from daemon.web import auth

@@ -179,6 +179,26 @@ def test_arithmetic_with_the_clock_flips_at_its_second():
     assert compiled.boundary({"a": a}, START) == a + timedelta(seconds=12_346)
 
 
+def test_a_window_shorter_than_a_second_ends_within_the_second_of_now():
+    tree = Call("timewindow", (Ident(("times",)), Literal(1), Literal(0.3 / 86400)))
+    data = {"times": [START - timedelta(milliseconds=200)]}
+    compiled = compile_filter(tree, kinds=KINDS)
+
+    assert compiled.evaluate(data, START) == (True, True)
+    assert compiled.boundary(data, START) == START.replace(microsecond=0) + SECOND
+
+
+def test_a_window_over_many_times_looks_only_at_the_seconds_that_count():
+    tree = Call("timewindow", (Ident(("times",)), Literal(5_000), Literal(30)))
+    data = {"times": [START - timedelta(seconds=place) for place in range(20_000)]}
+    compiled = compile_filter(Unary("not", tree), kinds=KINDS)
+
+    assert compiled.evaluate(data, START) == (False, True)
+    # The 5,000th newest leaves, in whole seconds.
+    leaves = data["times"][4_999] + timedelta(days=30)
+    assert compiled.boundary(data, START) == leaves.replace(microsecond=0) + SECOND
+
+
 def test_a_term_that_does_not_decide_gives_no_boundary():
     tree = Group("or", (Exists(Ident(("city",))), Binary(">", Ident(("a",)), Literal("now-1d"))))
     compiled = compile_filter(tree, kinds=KINDS)

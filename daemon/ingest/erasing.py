@@ -31,8 +31,9 @@ from streams.mapping import Key
 from streams.person import IsTheirs, Stand, Texts, cut, names
 from streams.tombstones import Tombstones
 
-#: Events scrubbed in one transaction.
+#: Events scrubbed in one transaction, and looked at without a find before it is noted how far the search is.
 SCRUB_EVENTS: Final = 256
+NOTE_EVENTS: Final = 8192
 #: How often it is looked whether ingest or a destination has gone on, while they are waited for: at first, and at the
 #: longest, in seconds.
 LOOK_S: Final = 0.25
@@ -160,17 +161,21 @@ class Eraser:
         of_key = {key: each.id for each in group if after < each.taken[lane] for key in each.keys}
         texts = Texts([key for each in group for key in each.keys])
         walk = PersonEvents(self._events, epochs, of_key.__contains__, texts)
-        looked = 0
+        page, noted = _Page(group, of_key), 0
         async for found, end in walk.pages(lane, after, upto):
-            page = _Page(group, of_key, walk.looked_at - looked)
-            looked = walk.looked_at
             for each in found:
                 page.take(each, epochs, await self._reasons(each) if each.others else {})
-            await self._state.write(partial(page.write, lane=lane, upto=end))
-            await self._scrub()
             after = end
+            # Each note is a write to the disk; what is looked at again after a crash costs little.
+            if found or end >= upto or walk.looked_at - noted >= NOTE_EVENTS:
+                page.looked(walk.looked_at - noted)
+                noted = walk.looked_at
+                await self._state.write(partial(page.write, lane=lane, upto=end))
+                page = _Page(group, of_key)
+                await self._scrub()
         if after < upto:  # retention took the rest
-            await self._state.write(partial(_Page(group, {}, 0).write, lane=lane, upto=upto))
+            page.looked(walk.looked_at - noted)
+            await self._state.write(partial(page.write, lane=lane, upto=upto))
         return True
 
     async def _reasons(self, found: Found) -> dict[str, str]:
@@ -242,14 +247,19 @@ class Eraser:
 
 
 class _Page:
-    """What one page of the search found, and what is to become of it."""
+    """What a stretch of the search found, and what is to become of it."""
 
-    def __init__(self, group: Sequence[Erasure], of_key: Mapping[Key, int], looked: int) -> None:
+    def __init__(self, group: Sequence[Erasure], of_key: Mapping[Key, int]) -> None:
         self._of_key = of_key
-        self._counts: dict[int, list[int]] = {each.id: [looked, 0, 0, 0] for each in group}
+        self._counts: dict[int, list[int]] = {each.id: [0, 0, 0, 0] for each in group}
         self._texts = {each.id: Texts(each.keys) for each in group}
         self._listed: list[Scrub] = []
         self._refused: list[tuple[Lane, int, int, str]] = []
+
+    def looked(self, events: int) -> None:
+        """Counts events that were looked at."""
+        for counts in self._counts.values():
+            counts[0] += events
 
     def take(self, found: Found, epochs: Sequence[Epoch], reasons: Mapping[str, str]) -> None:
         """Decides about an event: it goes, or what is left of it stays with others.

@@ -1,6 +1,6 @@
 """What is left to do for people who were erased: a background work that a crash does not lose.
 
-It searches the log for their events, a page at a time and no faster than half of the loop's time, and scrubs them;
+It searches the log for their events, a page at a time and with rests, longer ones while events come in; scrubs them;
 deletes refused requests that name them; forgets the last fields that their exits carried once every destination has
 them; and empties the write-ahead logs. Each page is told in `state.db` first (what it found, how far the search is)
 and carried out in `events.db` then, so doing it again after a crash changes nothing and counts nothing twice.
@@ -34,6 +34,9 @@ from streams.tombstones import Tombstones
 #: Events scrubbed in one transaction, and looked at without a find before it is noted how far the search is.
 SCRUB_EVENTS: Final = 256
 NOTE_EVENTS: Final = 8192
+#: How long it rests after a page of the search, in times of its work: while nothing comes in, and while events do.
+IDLE_REST: Final = 0.5
+BUSY_REST: Final = 3.0
 #: How often it is looked whether ingest or a destination has gone on, while they are waited for: at first, and at the
 #: longest, in seconds.
 LOOK_S: Final = 0.25
@@ -71,6 +74,8 @@ class Eraser:
         #: Whether a write-ahead log has bodies that were scrubbed since it was emptied, and when that was.
         self._unclean = False
         self._cleaned_at = -CLEAN_S
+        #: How far ingest was when a page was searched.
+        self._seen: dict[Lane, int] = {}
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -162,7 +167,7 @@ class Eraser:
         texts = Texts([key for each in group for key in each.keys])
         walk = PersonEvents(self._events, epochs, of_key.__contains__, texts)
         page, noted = _Page(group, of_key), 0
-        async for found, end in walk.pages(lane, after, upto):
+        async for found, end in walk.pages(lane, after, upto, rest=self._rest):
             for each in found:
                 page.take(each, epochs, await self._reasons(each) if each.others else {})
             after = end
@@ -177,6 +182,11 @@ class Eraser:
             page.looked(walk.looked_at - noted)
             await self._state.write(partial(page.write, lane=lane, upto=upto))
         return True
+
+    def _rest(self) -> float:
+        """Says how long to rest after a page, in times of its work: long while events come in."""
+        before, self._seen = self._seen, dict(self._committed())
+        return IDLE_REST if before == self._seen else BUSY_REST
 
     async def _reasons(self, found: Found) -> dict[str, str]:
         """Gives what those whose event it is remember of refused keys: why, by the mark of each."""

@@ -7,7 +7,7 @@ rests as long as it works, so that neither collection nor ingest waits for it (P
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -32,6 +32,8 @@ from streams.schema import build_schema
 #: Events and stored bytes of one read.
 READ_EVENTS: Final = 1024
 READ_BYTES: Final = 512 * 1024
+#: Longest rest after a page, in seconds.
+LONGEST_REST_S: Final = 0.2
 
 
 class Event(NamedTuple):
@@ -88,7 +90,7 @@ class PersonEvents:
         return cls(events, await epochs_of(state), theirs, texts)
 
     async def pages(
-        self, lane: Lane, after: int = 0, upto: int = END, *, rest: float = 1.0
+        self, lane: Lane, after: int = 0, upto: int = END, *, rest: float | Callable[[], float] = 1.0
     ) -> AsyncIterator[tuple[list[Found], int]]:
         """Gives the person's events of a lane in order, page by page, with the position up to which all are given.
 
@@ -112,7 +114,8 @@ class PersonEvents:
                 found = await self._look(epoch.eye, lane, page.text)
                 after = page.last
                 yield found, after
-                await asyncio.sleep(min(0.2, (perf_counter() - began) * rest))
+                share = rest() if callable(rest) else rest
+                await asyncio.sleep(min(LONGEST_REST_S, (perf_counter() - began) * share))
 
     async def _look(self, eye: Eye, lane: Lane, text: str) -> list[Found]:
         rows: list[Any] = orjson.loads(text)

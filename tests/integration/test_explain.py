@@ -189,6 +189,7 @@ async def test_a_field_names_the_events_and_the_query_versions_that_made_it(tmp_
         few = (await _field(opened, "SPENT", limit=1)).data
         named = (await _field(opened, "user_id")).data
         unknown = await _field(opened, "nothing")
+        fields = (await opened.get("/api/entity/user/user_id/anna?explain=true")).body["explain"]["fields"]
         meta = await _field(opened, "_num_events")
 
         assert (37, True, 3, []) == (spent["value"], spent["agrees"], spent["contributions"], spent["notes"])
@@ -202,6 +203,8 @@ async def test_a_field_names_the_events_and_the_query_versions_that_made_it(tmp_
         assert ([4], 3) == ([each["position"] for each in few["effects"]], few["contributions"])
         assert (True, "anna") == (named["agrees"], named["value"])
         assert (404, 404) == (unknown.status, meta.status)
+        assert {"web": 2} == fields["spent"]["queries"]
+        assert spent == (await opened.get(fields["spent"]["events"])).data
 
 
 async def test_a_replayed_query_made_the_field_and_lost_events_are_told(tmp_path, open_daemon):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from aiohttp import web
 
 from daemon import clock
-from daemon.ingest.definitions import Audience
+from daemon.ingest.definitions import Audience, Definitions
 from daemon.store import memberships, profiles
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
@@ -24,7 +25,7 @@ QUERY = {
     "fields": "comma-separated names; default: all",
     "segments": "true: add `segments`, the slugs of the audiences that the profile is in",
     "meta": "true: add how it was found",
-    "explain": "true: add keys, fragments, the links between them, and the keys that were refused, by which events",
+    "explain": "true: add keys, fragments, links between them, refused keys with their events, each field's queries",
 }
 
 
@@ -119,7 +120,7 @@ async def _reply(request: web.Request, found: Found, field: str | None) -> Reply
         extra["meta"] = {"format": "json", "name": TABLE, "by_fields": by}
     if _wants(request, "explain"):
         stitches = await stitches_of(request.app[SERVICES], found.profile)
-        extra["explain"] = _explained(found, definitions.schema) | stitches
+        extra["explain"] = _explained(found, definitions.schema) | {"fields": _made(found, definitions)} | stitches
     return Reply(data, extra=extra)
 
 
@@ -130,6 +131,24 @@ def _of(definitions: Any, membership: memberships.Membership) -> Audience | None
 
 def _wants(request: web.Request, name: str) -> bool:
     return request.query.get(name, "").lower() in ("true", "1", "t", "yes")
+
+
+def _made(found: Found, definitions: Definitions) -> dict[str, Any]:
+    """Gives for each field that is shown the queries that feed it, by version, and where its events are told."""
+    profile, schema = found.profile, definitions.schema
+    if not profile.keys:
+        return {}
+    name, texts = next(iter(profile.keys.items()))
+    path = f"/v2/entity/{TABLE}/{quote(name, safe='')}/{quote(texts[0], safe='')}/explain-field/"
+    versions = {alias: each.row.version for alias, each in definitions.queries.items()}
+    return {
+        field: {
+            "queries": {alias: versions[alias] for alias in schema.fields[field].queries if alias in versions},
+            "events": path + quote(field, safe=""),
+        }
+        for field in profile.values
+        if field in schema.fields
+    }
 
 
 def _explained(found: Found, schema: Schema) -> dict[str, Any]:

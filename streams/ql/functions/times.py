@@ -13,7 +13,7 @@ from streams.ql.coerce import first, to_date, to_int, to_number, to_text
 from streams.ql.datemath import anchor, date_maths
 from streams.ql.functions.registry import EXAMPLE_NOW, Constant, example, function
 from streams.ql.golayout import parse_layout
-from streams.ql.missing import MISSING, Missing, Value
+from streams.ql.missing import MISSING, Missing, Value, is_nil
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -293,13 +293,17 @@ def timebucket(now: datetime, x: Value = MISSING, width: Value = "second") -> li
     examples=[
         example([EXAMPLE_NOW, EXAMPLE_NOW - timedelta(days=2)], 2, 7, gives=True),
         example([EXAMPLE_NOW, EXAMPLE_NOW - timedelta(days=9)], 2, 7, gives=False),
-        example(None, 2, 7, gives=MISSING),
+        example(None, 2, 7, gives=False),
+        example("hello", 2, 7, gives=MISSING),
         example([EXAMPLE_NOW], "many", 7, gives=MISSING),
     ],
 )
 def timewindow(now: datetime, x: Value, count: Value, days: Value) -> bool | Missing:
-    """Says whether at least `count` of the field's times lie in the last `days` days before now."""
-    moments, least, span = _moments(now, x) if x is not None else MISSING, to_int(count), to_number(days)
+    """Says whether at least `count` of the field's times lie in the last `days` days before now.
+
+    A field that is missing or empty has no times, so that NOT finds those who never did it too.
+    """
+    moments, least, span = [] if is_nil(x) else _moments(now, x), to_int(count), to_number(days)
     if isinstance(moments, Missing) or isinstance(least, Missing) or isinstance(span, Missing):
         return MISSING
     try:

@@ -176,6 +176,26 @@ class Jobs(Section):
     )
 
 
+class Auth(Section):
+    """How authorizations are looked after."""
+
+    check_every_s: float = setting(86_400.0, "how often each authorization is checked; 0: never by itself", "s", ge=0)
+    check_jitter: float = setting(
+        0.1,
+        "part of that time by which each check comes earlier or later, so that they do not all come at once",
+        ge=0,
+        le=0.5,
+    )
+    check_timeout_s: float = setting(30.0, "how long a check, or looking choices up, may take", "s", gt=0, le=55)
+
+
+class Vault(Section):
+    """The key under which secrets are kept; without any of these one is made in the data directory."""
+
+    key_file: Path | None = setting(None, "file of the key; the systemd credential cohortd-key goes before it")
+    key: SecretStr | None = setting(None, "the key itself, for the environment: COHORTD_VAULT_KEY")
+
+
 class Retention(Section):
     """How long what is kept is kept."""
 
@@ -250,6 +270,8 @@ class Settings(BaseSettings):
     identity: Identity = Identity()
     bus: Bus = Bus()
     jobs: Jobs = Jobs()
+    auth: Auth = Auth()
+    vault: Vault = Vault()
     retention: Retention = Retention()
     store: Store = Store()
     log: Log = Log()

@@ -21,7 +21,7 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from pydantic import Field, field_validator
 
-from connectors.sdk.declare import JobType, Provider, TriggerExport
+from connectors.sdk.declare import Provider, TriggerExport, TriggerJob
 from connectors.sdk.errors import ConfigError, TransientError
 from connectors.sdk.run import Batching, Lease, Message, TriggerRun
 
@@ -189,7 +189,7 @@ class _Disk:
         return self._folder / f".{self._name}.{self._run}.part"
 
 
-FILES_EXPORT_TRIGGERS = JobType(
+FILES_EXPORT_TRIGGERS = TriggerJob(
     slug="files_export_triggers",
     label="Audience triggers to files",
     description="Writes a line of NDJSON for every enter into and exit from the chosen audiences.",

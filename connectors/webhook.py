@@ -17,7 +17,7 @@ import aiohttp
 from pydantic import AfterValidator, Field, field_validator
 from yarl import URL
 
-from connectors.sdk.declare import JobType, Provider, TriggerExport
+from connectors.sdk.declare import Provider, TriggerExport, TriggerJob
 from connectors.sdk.errors import AuthError, ConfigError, TransientError
 from connectors.sdk.http import Client, open_client
 from connectors.sdk.run import Batching, Lease, Message, TriggerRun, deadline
@@ -267,7 +267,7 @@ def _signature(keys: Sequence[bytes], request_id: str, timestamp: int, body: byt
     }
 
 
-WEBHOOK_TRIGGERS = JobType(
+WEBHOOK_TRIGGERS = TriggerJob(
     slug="webhook_triggers",
     label="Audience triggers",
     description="Posts a message for every enter into and exit from the chosen audiences, as it happens.",

@@ -26,6 +26,7 @@ from daemon.ingest.erasing import Eraser
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.unit import Commit
 from daemon.jobs.jobs import Jobs
+from daemon.jobs.parts import Parts
 from daemon.sdnotify import Notifier
 from daemon.settings import Settings
 from daemon.store.collector import Collector
@@ -112,7 +113,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             wake=pipeline.to_scrub,
         )
         tasks.start_soon(eraser.run, name="erasing")
-        jobs = await stack.enter_async_context(Jobs.open(state, bus, settings))
+        jobs = await stack.enter_async_context(Jobs.open(state, Parts(bus), settings))
         services = Services(
             settings=settings,
             events=events,

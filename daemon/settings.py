@@ -159,6 +159,7 @@ class Jobs(Section):
         3600.0, "longest sleep that a destination may ask for by Retry-After", "s", gt=0
     )
     fail_after_s: float = setting(36_000.0, "errors in a row for so long make a job failed", "s", ge=0)
+    runs_at_once: int = setting(16, "imports and exports that run at the same time; others wait", ge=1, le=1000)
     stop_s: float = setting(
         3.0,
         "how long a run may take to end when it is paused or the daemon stops; then it is left alone",

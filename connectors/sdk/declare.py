@@ -1,21 +1,29 @@
 """What a provider declares: its authorization methods and job types, each with one configuration model.
 
-Form, validation, JSON Schema, redaction and docs come from the model. Bind each `JobType` to a name before listing
-it in the provider: written inline, a job type whose function does not take its configuration passes the type checkers.
+Form, validation, JSON Schema, redaction and docs come from the model. Bind each job type to a name before listing it in
+the provider: written inline, one whose function does not take its configuration passes the type checkers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from structlog.typing import FilteringBoundLogger
 
-from connectors.sdk.run import TriggerRun
+from connectors.sdk.exports import AudienceRun, EventsRun
+from connectors.sdk.imports import ImportRun
+from connectors.sdk.run import Credentials, Network, TriggerRun
 
-Direction = Literal["import", "export", "enrichment"]
+Direction = Literal["import", "export", "enrichment", "other"]
 Events = Literal["both", "enters", "exits"]
+#: Whether a job of a type has a schedule: never (it runs all the time), as its owner likes (without one it runs once).
+Scheduling = Literal["never", "optional"]
 
 
 class Config(BaseModel):
@@ -42,24 +50,129 @@ class TriggerExport(Config):
         return tuple(dict.fromkeys(audiences))
 
 
-C = TypeVar("C", bound=TriggerExport)
+class Import(Config):
+    """What every import of rows is configured with."""
+
+    stream: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_.\-]+$",
+        description="Stream of the events.",
+    )
+    timestamp_field: str | None = Field(
+        None, max_length=200, description="Column that holds a row's time; without one it is the time of the import."
+    )
+    fields: tuple[str, ...] | None = Field(None, description="Columns to import; all of them when not given.")
+
+
+class AudienceExport(Config):
+    """What every export of an audience's members is configured with."""
+
+    audiences: tuple[str, ...] = Field(min_length=1, max_length=500, description="Slugs of the audiences to export.")
+    user_fields: tuple[str, ...] | None = Field(None, description="Profile fields to export; all of them if not given.")
+
+    @field_validator("audiences")
+    @classmethod
+    def _each_once(cls, audiences: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(audiences))
+
+
+class EventsExport(Config):
+    """What every export of events is configured with."""
+
+    streams: tuple[str, ...] = Field((), description="Streams to export; none named: all of them.")
 
 
 @dataclass(frozen=True, slots=True)
-class AuthMethod:
-    """A way to authorize with a provider; the values of its model are kept sealed."""
+class Choice:
+    """One of the values that a field may have."""
+
+    value: str
+    label: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """What finding choices may use. `config` is what the form holds so far, not validated."""
+
+    auth: Credentials | None
+    config: Mapping[str, Any]
+    search: str
+    limit: int
+    network: Network
+    log: FilteringBoundLogger
+    folders: Mapping[str, Path] = field(default_factory=dict)  # "imports" and "exports", where relative folders begin
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Says that a field's values can be looked up: `Annotated[str, Choices("containers", find_containers)]`.
+
+    Several fields of a provider may share a name when they share the function. `find` gives at most `limit`.
+    """
+
+    name: str
+    find: Callable[[Choosing], Awaitable[Sequence[Choice]]]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Adds `x-choices` to the field's JSON Schema."""
+        schema = handler(core)
+        schema["x-choices"] = self.name
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many requests in how many seconds one authorization may make, all its jobs together."""
+
+    requests: int
+    per_s: float
+
+
+A = TypeVar("A", bound=Credentials)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthCheck(Generic[A]):
+    """What the check of an authorization may use."""
+
+    config: A
+    network: Network
+    log: FilteringBoundLogger
+    now_us: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthMethod(Generic[A]):
+    """A way to authorize with a provider; the secret values of its model are kept sealed.
+
+    `check` returns when the authorization works; an AuthError or a ConfigError says, in the provider's own words, that
+    it does not (unhealthy); a TransientError, or anything else, that this could not be found out (unknown). None: it
+    cannot be checked, and what runs meet decides.
+    """
 
     slug: str
     label: str
-    config: type[BaseModel]
+    config: type[A]
+    check: Callable[[AuthCheck[A]], Awaitable[None]] | None = None
+    description: str = ""
+    rate: Rate | None = None
 
 
-@dataclass(frozen=True, slots=True)
+C = TypeVar("C", bound=Config)
+T = TypeVar("T", bound=TriggerExport)
+I = TypeVar("I", bound=Import)  # noqa: E741  (the import's)
+M = TypeVar("M", bound=AudienceExport)
+E = TypeVar("E", bound=EventsExport)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobType(Generic[C]):
-    """A kind of job: `run` is called with what a run offers, and its lifetime is the run.
+    """A kind of job; one of the classes below, which say what its run is given. Its lifetime is the run.
 
-    `run` returns when there is nothing more to do (the job is completed), or raises what decides the job's next
-    state. Without `auths` the job needs no authorization.
+    `run` returns when there is nothing more to do now, or raises what decides the job's next state. `auths` are the
+    methods that enable it; with `auth_required` False it also runs without an authorization.
     """
 
     slug: str
@@ -67,8 +180,37 @@ class JobType(Generic[C]):
     description: str
     direction: Direction
     config: type[C]
-    run: Callable[[TriggerRun[C]], Awaitable[None]]
-    auths: tuple[AuthMethod, ...] = ()
+    auths: tuple[AuthMethod[Any], ...] = ()
+    auth_required: bool = False
+    schedule: Scheduling = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerJob(JobType[T]):
+    """A job that delivers enters and exits as they come."""
+
+    run: Callable[[TriggerRun[T]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportJob(JobType[I]):
+    """A job that brings rows in."""
+
+    run: Callable[[ImportRun[I]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudienceJob(JobType[M]):
+    """A job that writes down who is in its audiences."""
+
+    run: Callable[[AudienceRun[M]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsJob(JobType[E]):
+    """A job that writes events of the log down."""
+
+    run: Callable[[EventsRun[E]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +221,4 @@ class Provider:
     label: str
     description: str
     jobs: tuple[JobType[Any], ...]
-    auths: tuple[AuthMethod, ...] = ()
+    auths: tuple[AuthMethod[Any], ...] = ()

@@ -1,4 +1,4 @@
-"""What a connector raises decides the state of its job; these three are the whole contract.
+"""What a connector raises decides the state of its job; these four are the whole contract.
 
 Any other exception counts as transient too, with its traceback in the log, and is counted apart.
 """
@@ -21,6 +21,17 @@ class AuthError(TransientError):
     """The destination refused the authorization: as transient, and the authorization is unhealthy."""
 
 
+class NotYetError(Exception):
+    """There is nothing to do yet (a file that has not come): the job sleeps for `again_s` seconds and says why.
+
+    No error: it is not counted, and the schedule goes on.
+    """
+
+    def __init__(self, message: str, *, again_s: float) -> None:
+        super().__init__(message)
+        self.again_s = again_s
+
+
 class ConfigError(Exception):
     """The job cannot work as it is configured: it fails at once. The message says what to change."""
 
@@ -36,7 +47,7 @@ def _rank(error: BaseException) -> int:
             return 0
         case AuthError():
             return 1
-        case TransientError():
+        case TransientError() | NotYetError():
             return 3
         case _:
             return 2

@@ -1,4 +1,4 @@
-"""What the run of a trigger export is given: its configuration, and batches of messages under lease.
+"""What a run is given: its configuration, and, of a trigger export, batches of messages under lease.
 
 A lease is the run's own until it is acknowledged, omitted, or the run ends; what was not settled by then is delivered
 again by the next run, first. Messages of one profile come in order: a profile with a message under lease gives its
@@ -13,15 +13,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
 
 from connectors.sdk.errors import AuthError, TransientError, gravest
 from connectors.sdk.secret import Secret
 
 C_co = TypeVar("C_co", covariant=True)
-T = TypeVar("T")
+
+
+class Credentials(BaseModel):
+    """What an authorization method asks for: read-only, and a name that it does not know is refused.
+
+    Secret fields are `pydantic.SecretStr`: they are kept sealed, and shown nowhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Message(NamedTuple):
@@ -97,19 +106,64 @@ class Patience:
     total_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerRun(Generic[C_co]):
-    """What the run of a trigger export may use. Cancelled on pause and shutdown; that is no failure."""
+class Control(Protocol):
+    """What a run tells the daemon, and asks of it."""
+
+    async def save(self, checkpoint: object) -> None:
+        """Keeps where the run is (a JSON value), durably; the next run finds it in `checkpoint`."""
+
+    async def request(self) -> None:
+        """Waits until the authorization's rate allows one more request, and counts it."""
+
+    def count(self, *, added: int = 0, removed: int = 0, omitted: int = 0, failed: int = 0) -> None:
+        """Adds to what the job is shown to have done: profiles, or rows."""
+
+    async def tell(self, reason: str) -> None:
+        """Shows what the run is doing or waiting for beside the job's state; "" clears it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Generic[C_co]):
+    """What every run may use. Cancelled on pause, in quiet hours and on shutdown; that is no failure."""
 
     job: str
     config: C_co
-    source: TriggerSource
     log: FilteringBoundLogger
     secret: Callable[[str], Secret]  # resolves a reference; ConfigError when there is nothing
-    exports: Path  # where relative folders begin
+    exports: Path  # where relative folders of what is written begin
     now_us: Callable[[], int]  # the wall clock, microseconds since the epoch
+    control: Control
     network: Network = field(default_factory=Network)
     patience: Patience = field(default_factory=Patience)
+    imports: Path = field(default_factory=Path)  # where relative folders of what is read begin
+    auth: Credentials | None = None  # of the job's authorization
+    #: Whether the job has a schedule: what keeps updated then goes on from `checkpoint`.
+    repeats: bool = False
+    #: What was saved last, by this run's predecessors; None before the first.
+    checkpoint: Any = None
+
+    async def save(self, checkpoint: object) -> None:
+        """Keeps where the run is (a JSON value), durably; the next run finds it in `checkpoint`."""
+        await self.control.save(checkpoint)
+
+    async def request(self) -> None:
+        """Waits until the authorization's rate allows one more request, and counts it."""
+        await self.control.request()
+
+    def count(self, *, added: int = 0, removed: int = 0, omitted: int = 0, failed: int = 0) -> None:
+        """Adds to what the job is shown to have done: profiles, or rows."""
+        self.control.count(added=added, removed=removed, omitted=omitted, failed=failed)
+
+    async def tell(self, reason: str) -> None:
+        """Shows what the run is doing or waiting for beside the job's state; "" clears it."""
+        await self.control.tell(reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRun(Run[C_co]):
+    """What the run of a trigger export may use."""
+
+    source: TriggerSource
 
     def leases(self, batching: Batching, *, fields: Sequence[str] | None = None, ordered: bool = False) -> Leases:
         """Begins to give out batches; see `Lease`. Call it once in a run."""

@@ -17,7 +17,7 @@ from connectors.sdk.run import Batching
 from daemon import clock, log
 from daemon.bus import metrics
 from daemon.bus.cursor import Cursor
-from daemon.bus.feed import Feed
+from daemon.bus.feed import Dropped, Feed
 from daemon.bus.messages import Builder, Definitions
 from daemon.bus.retention import Retention
 from daemon.model.subscription import Outcome
@@ -59,12 +59,18 @@ class Source:
     """What a run reads its subscription by; see `connectors.sdk.run.TriggerSource`."""
 
     def __init__(
-        self, bus: Bus, cursor: Cursor, logger: FilteringBoundLogger, on_delivered: Callable[[], None]
+        self,
+        bus: Bus,
+        cursor: Cursor,
+        logger: FilteringBoundLogger,
+        on_delivered: Callable[[], None],
+        dropped: Dropped | None,
     ) -> None:
         self._bus = bus
         self._cursor = cursor
         self._logger = logger
         self._on_delivered = on_delivered
+        self._dropped = dropped
         self._open = False
 
     def leases(self, batching: Batching, *, fields: Sequence[str] | None, ordered: bool) -> Feed:
@@ -73,7 +79,13 @@ class Source:
             raise RuntimeError("leases were begun already in this run")
         self._open = True
         return self._bus.feed(
-            self._cursor, batching, fields=fields, ordered=ordered, logger=self._logger, on_delivered=self._on_delivered
+            self._cursor,
+            batching,
+            fields=fields,
+            ordered=ordered,
+            logger=self._logger,
+            on_delivered=self._on_delivered,
+            dropped=self._dropped,
         )
 
 
@@ -154,9 +166,15 @@ class Bus:
 
     @asynccontextmanager
     async def attach(
-        self, subscription_id: str, logger: FilteringBoundLogger, on_delivered: Callable[[], None]
+        self,
+        subscription_id: str,
+        logger: FilteringBoundLogger,
+        on_delivered: Callable[[], None],
+        dropped: Dropped | None = None,
     ) -> AsyncIterator[Source]:
         """Lets one run read a subscription. What it leaves unsettled is read again by the next.
+
+        Triggers of moments that are `dropped` are passed over, as omitted.
 
         `on_delivered` is called each time that something was delivered or omitted. A former run that did not end is
         cut off: it gets no more batches, and settling those that it has does nothing.
@@ -166,7 +184,7 @@ class Bus:
             cursor.release(self.head)
         reader = cursor.reader = object()
         try:
-            yield Source(self, cursor, logger, on_delivered)
+            yield Source(self, cursor, logger, on_delivered, dropped)
         finally:
             if cursor.reader is reader:
                 cursor.release(self.head)
@@ -181,16 +199,26 @@ class Bus:
         ordered: bool,
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
+        dropped: Dropped | None = None,
     ) -> Feed:
         """Makes the feed of a run that is attached."""
 
         def settled(cursor: Cursor, outcome: Outcome) -> None:
             self._mark(cursor)
-            if outcome is not Outcome.FAILED:
+            if outcome in {Outcome.DELIVERED, Outcome.OMITTED}:
                 on_delivered()
 
         builder = Builder(self._definitions, cursor.id, fields)
-        return Feed(cursor, self._state, builder, batching, ordered=ordered, on_settled=settled, logger=logger)
+        return Feed(
+            cursor,
+            self._state,
+            builder,
+            batching,
+            ordered=ordered,
+            on_settled=settled,
+            logger=logger,
+            dropped=dropped,
+        )
 
     async def lag(self, subscription_id: str) -> Lag | None:
         """Says how far a subscription is behind; None when it is none of a job that is not completed."""

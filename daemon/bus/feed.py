@@ -32,6 +32,9 @@ from daemon.store.database import Database
 from daemon.store.trigger_log import Bodies, Member, Page
 from streams.trigger import TriggerRow
 
+#: Says of a moment (microseconds since the epoch) whether the triggers of then are passed over.
+Dropped = Callable[[int], bool]
+
 #: Messages that are read ahead of their sending, at most; their profiles are not.
 WINDOW = 1000
 #: Triggers of a page of the log, and profiles of a page of members. A page of members is how long live ones may wait.
@@ -60,6 +63,7 @@ class Feed:
         ordered: bool,
         on_settled: Callable[[Cursor, Outcome], None],
         logger: FilteringBoundLogger | None = None,
+        dropped: Dropped | None = None,
     ) -> None:
         self.log = logger if logger is not None else log.get(job=cursor.job_id)
         self._cursor = cursor
@@ -68,6 +72,7 @@ class Feed:
         self._batching = batching
         self._ordered = ordered
         self._on_settled = on_settled
+        self._dropped = dropped
         self._queue: OrderedDict[int, Pending] = OrderedDict()
         self._read_number = 0
         self._loans: OrderedDict[int, Loan] = OrderedDict()
@@ -280,10 +285,22 @@ class Feed:
                     self._sent_ahead.add(profile)
                     enters = [_as_enter(each) for each in before.pop(profile)]
                     self._enqueue(enters, None, backfill=True, ahead=True)
+                if self._dropped is not None and self._dropped(rows[0].at_us):
+                    self._drop(rows)
+                    continue
                 snapshot = next((row.id for row in rows if row.id in page.with_snapshot), None)
                 self._enqueue(rows, snapshot, backfill=False).take_body(found)
         cursor.read_to = max(cursor.read_to, page.read_to)
         cursor.caught_up = page.read_to >= page.head and not cursor.touched
+
+    def _drop(self, rows: Sequence[TriggerRow]) -> None:
+        """Passes over what happened in hours whose triggers nobody wants."""
+        cursor = self._cursor
+        cursor.done_live.add(rows[0].id)
+        cursor.omitted += len(rows)
+        metrics.count(cursor.job_id, Outcome.OMITTED, len(rows))
+        self.log.info("triggers_dropped", first=str(rows[0].id), triggers=len(rows), cause="quiet hours")
+        self._on_settled(cursor, Outcome.DROPPED)
 
     def _sent_before_their_page(self) -> set[int] | None:
         """Gives whose other memberships were sent already; None where nobody's are sent before their page."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,73 +13,72 @@ import anyio
 from pydantic import ValidationError
 
 from connectors.sdk.catalog import Catalog, catalog
-from connectors.sdk.declare import JobType, TriggerExport
+from connectors.sdk.declare import AudienceExport, Config, JobType, TriggerExport, TriggerJob
 from daemon import clock, log
-from daemon.jobs.supervisor import Subscriptions, Supervisor
-from daemon.model.job import ACTIVE, NO_ERRORS, Command, JobState, Verdict, accepts, commanded
+from daemon.jobs.asked import (
+    Asked,
+    JobConflictError,
+    JobRefusedError,
+    NoSuchJobError,
+    Timed,
+    accepted_config,
+    accepted_timing,
+    findings,
+    known_audiences,
+    unknown_job,
+)
+from daemon.jobs.parts import Parts
+from daemon.jobs.runs import Running
+from daemon.jobs.supervisor import Supervisor, Timing
+from daemon.model.job import ACTIVE, NO_ERRORS, JobState, Message, Verdict, accepts, after, expired
 from daemon.model.subscription import Events
 from daemon.settings import Settings
 from daemon.store import jobs as stored
 from daemon.store import subscriptions
 from daemon.store.database import Database
-from daemon.store.jobs import JobRow
+from daemon.store.jobs import JobRow, NewJob, Wanted
 from daemon.store.subscriptions import SubscriptionRow, UnknownAudienceError
 
 DAY_US = 86_400_000_000
-#: How often jobs that ended long ago are looked for, in seconds.
-PURGE_EVERY_S = 3600.0
-
-
-class NoSuchJobError(LookupError):
-    """There is no job, or no job type, of that name."""
-
-
-class JobConflictError(Exception):
-    """The job's state does not allow it; the message says which would."""
-
-
-class JobRefusedError(ValueError):
-    """A job that cannot be created as asked; `errors` has {loc, msg} for each finding."""
-
-    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in errors))
-        self.errors = errors
+#: How often jobs that ended long ago, or whose time is over, are looked for, in seconds.
+SWEEP_EVERY_S = 60.0
 
 
 class Jobs:
     """All jobs. Made by `open`, which takes up those that were running or sleeping."""
 
-    def __init__(self, state: Database, bus: Subscriptions, settings: Settings, known: Catalog) -> None:
+    def __init__(self, state: Database, parts: Parts, settings: Settings, known: Catalog) -> None:
         self.catalog = known
         self._state = state
-        self._bus = bus
+        self._parts = parts
         self._settings = settings
         self._supervisors: dict[str, Supervisor] = {}
         self._subscription_of: dict[str, str] = {}
         self._changing: dict[str, asyncio.Lock] = {}
+        self._places = asyncio.Semaphore(settings.jobs.runs_at_once)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, state: Database, bus: Subscriptions, settings: Settings, *, known: Catalog | None = None
+        cls, state: Database, parts: Parts, settings: Settings, *, known: Catalog | None = None
     ) -> AsyncIterator[Jobs]:
         """Takes up every job and serves until left; then the runs are cancelled, their jobs' states stay as they are.
 
         `known` None: what is installed. A run that does not end in `jobs.stop_s` is left alone.
         """
-        self = cls(state, bus, settings, known if known is not None else catalog())
+        self = cls(state, parts, settings, known if known is not None else catalog())
         rows, listeners = await state.read(lambda db: (stored.every(db), subscriptions.every(db)))
         self._subscription_of = {each.job_id: each.id for each in listeners}
         for row in rows:
             if row.state in ACTIVE:
                 await self._take_up(row)
-        purging = asyncio.create_task(self._purge(), name="jobs: purge")
+        sweeping = asyncio.create_task(self._sweep(), name="jobs: sweep")
         try:
             yield self
         finally:
             with anyio.CancelScope(shield=True):  # runs are ended also when another loop has crashed
-                purging.cancel()
-                await asyncio.wait([purging])
+                sweeping.cancel()
+                await asyncio.wait([sweeping])
                 await asyncio.gather(*(each.stop() for each in self._supervisors.values()))
 
     # --- reading
@@ -88,16 +87,30 @@ class Jobs:
         """Gives all jobs in the order of their making."""
         return await self._state.read(stored.every)
 
+    async def page(
+        self, wanted: Wanted, after: tuple[int, str] = (-1, ""), limit: int = 100
+    ) -> tuple[list[JobRow], dict[JobState, int]]:
+        """Gives a page of jobs, made after the one of this time and id, and how many there are in each state."""
+        return await self._state.read(lambda db: (stored.page(db, wanted, after, limit), stored.counts(db, wanted)))
+
     async def get(self, job_id: str) -> JobRow:
         """Gives a job. Raises NoSuchJobError."""
         row = await self._state.read(lambda db: stored.one(db, job_id))
         if row is None:
-            raise _unknown(job_id)
+            raise unknown_job(job_id)
         return row
 
     def subscription_of(self, job_id: str) -> str | None:
-        """Gives the id of a job's subscription."""
+        """Gives the id of a job's subscription; imports and exports that are no triggers have none."""
         return self._subscription_of.get(job_id)
+
+    def job_type(self, slug: str) -> JobType[Any]:
+        """Gives what is declared of a job type. Raises NoSuchJobError."""
+        kind = self.catalog.job_types.get(slug)
+        if kind is None:
+            known = ", ".join(sorted(self.catalog.job_types))
+            raise NoSuchJobError(f"there is no job type {slug!r}; there are {known}")
+        return kind
 
     # --- changing
 
@@ -109,54 +122,82 @@ class Jobs:
         label: str = "",
         description: str = "",
         auth_id: str | None = None,
+        timed: Timed = Timed(),  # noqa: B008  (immutable)
+        owner: str = "",
     ) -> JobRow:
-        """Creates a job and its subscription in one transaction, and starts it.
+        """Creates a job, and the subscription of one that exports triggers, in one transaction, and starts it.
 
         A trigger committed after the return is delivered. Raises NoSuchJobError for an unknown job type and
-        JobRefusedError for a configuration that is not accepted.
+        JobRefusedError for what is not accepted.
         """
-        kind = self._job_type(job_type)
-        accepted = _accept(kind, config)
-        if auth_id is not None:
-            raise JobRefusedError([{"loc": ["auth_id"], "msg": f"{job_type} takes no authorization"}])
-        job_id, subscription_id = secrets.token_hex(16), secrets.token_hex(16)
+        kind = self.job_type(job_type)
+        accepted = accepted_config(kind, config)
+        timing = accepted_timing(kind, timed)
+        await self._check_authorization(kind, auth_id)
+        job_id = secrets.token_hex(16)
+        new = NewJob(
+            job_id,
+            job_type,
+            label,
+            description,
+            auth_id,
+            accepted.model_dump_json(),
+            owner,
+            None if timing.schedule is None else timing.schedule.model_dump_json(),
+            None if timing.quiet is None else timing.quiet.model_dump_json(),
+            timing.expires_us,
+        )
         now_us = clock.now_us()
-        text = accepted.model_dump_json()
 
-        def make(db: sqlite3.Connection) -> tuple[JobRow | None, SubscriptionRow]:
-            stored.insert(db, job_id, job_type, label, description, auth_id, text, now_us)
-            row = subscriptions.begin(
-                db,
-                subscription_id,
-                job_id,
-                accepted.audiences,
-                Events(accepted.events),
-                existing=accepted.existing_users,
-                now_us=now_us,
-            )
-            return stored.one(db, job_id), row
+        def make(db: sqlite3.Connection) -> tuple[JobRow | None, SubscriptionRow | None]:
+            stored.insert(db, new, now_us)
+            subscription = None
+            match accepted:
+                case TriggerExport():
+                    subscription = subscriptions.begin(
+                        db,
+                        secrets.token_hex(16),
+                        job_id,
+                        accepted.audiences,
+                        Events(accepted.events),
+                        existing=accepted.existing_users,
+                        now_us=now_us,
+                    )
+                case AudienceExport():
+                    subscriptions.audience_numbers(db, accepted.audiences)
+            return stored.one(db, job_id), subscription
 
         try:
             row, subscription = await self._state.write(make)
         except UnknownAudienceError as error:
-            raise JobRefusedError(
-                [
-                    {
-                        "loc": ["config", "audiences", accepted.audiences.index(slug)],
-                        "msg": f"there is no audience {slug!r}",
-                    }
-                    for slug in error.slugs
-                ]
-            ) from error
+            raise known_audiences(accepted, error) from error
         if row is None:
             raise RuntimeError("a job that was just stored is not there")
-        self._subscription_of[job_id] = subscription_id
-        self._bus.add(subscription)
-        log.get().info("job_created", job=job_id, job_type=job_type, label=label)
-        self._start(row, kind, accepted)
+        if subscription is not None:
+            self._subscription_of[job_id] = subscription.id
+            self._parts.bus.add(subscription)
+        log.get().info("job_created", job=job_id, job_type=job_type, label=label, owner=owner)
+        self._start(row, kind, accepted, timing)
         return row
 
-    async def command(self, job_id: str, command: Command) -> JobRow:
+    async def copy(self, job_id: str, *, label: str | None = None, owner: str = "") -> JobRow:
+        """Creates a job as another one is: type, configuration, authorization, schedule, quiet hours. It starts anew.
+
+        label None: the other one's, with "(copy)" behind it. Raises as `create`, and NoSuchJobError.
+        """
+        row = await self.get(job_id)
+        asked = Asked.of(row)
+        return await self.create(
+            row.job_type,
+            asked.config,
+            label=f"{row.label} (copy)"[:200] if label is None else label,
+            description=row.description,
+            auth_id=row.auth_id,
+            timed=asked.timed,
+            owner=owner,
+        )
+
+    async def command(self, job_id: str, command: Message) -> JobRow:
         """Pauses, resumes, runs now or completes a job; the same again changes nothing.
 
         Raises NoSuchJobError, and JobConflictError where the job's state does not allow it.
@@ -164,9 +205,9 @@ class Jobs:
         await self.get(job_id)
         async with self._changing.setdefault(job_id, asyncio.Lock()):
             row = await self.get(job_id)
-            state = commanded(row.state, command)
+            state = after(row.state, command)
             if state is None:
-                allowed = ", ".join(accepts(row.state)) or "nothing more; create a new job"
+                allowed = ", ".join(accepts(row.state))
                 raise JobConflictError(
                     f"job {job_id} is {row.state}, which does not accept {command}; it accepts {allowed}"
                 )
@@ -174,47 +215,85 @@ class Jobs:
                 return await self._run(row)
             if state is row.state:
                 return row
-            reason = row.reason if state is JobState.PAUSED and row.state is JobState.FAILED else ""
-            moved = await self._move(row, Verdict(state, reason, NO_ERRORS), command)
-            await self._stop(job_id)
-            if state is JobState.COMPLETED:
-                await self._bus.retire(self._subscription_of[job_id])
-            return moved
+            return await self._end(row, command)
 
-    async def describe(self, job_id: str, *, label: str | None, description: str | None) -> JobRow:
-        """Changes label and description, each where given. Raises NoSuchJobError."""
-        row = await self._state.write(lambda db: stored.set_texts(db, job_id, label, description, clock.now_us()))
-        if row is None:
-            raise _unknown(job_id)
-        return row
+    async def edit(
+        self, job_id: str, *, label: str | None = None, description: str | None = None, auth_id: str | None = None
+    ) -> JobRow:
+        """Changes label, description and authorization, each where given; a run goes on with the new one anew.
+
+        Raises NoSuchJobError, and JobRefusedError for an authorization whose method does not enable the job's type.
+        """
+        async with self._changing.setdefault(job_id, asyncio.Lock()):
+            before = await self.get(job_id)
+            if auth_id is not None:
+                await self._check_authorization(self.job_type(before.job_type), auth_id)
+            now_us = clock.now_us()
+            row = await self._state.write(lambda db: stored.edit(db, job_id, label, description, auth_id, now_us))
+            if row is None:
+                raise unknown_job(job_id)
+            log.get().info("job_edited", job=job_id, authorization_changed=row.auth_id != before.auth_id)
+            if row.auth_id != before.auth_id and row.state in ACTIVE:
+                await self._stop(job_id)
+                await self._take_up(row)
+            return row
 
     async def delete(self, job_id: str) -> None:
-        """Ends a job and deletes it with its subscription. Raises NoSuchJobError."""
+        """Ends a job and deletes it with its subscription and checkpoints. Raises NoSuchJobError."""
         await self.get(job_id)
         async with self._changing.setdefault(job_id, asyncio.Lock()):
             if not await self._state.write(lambda db: stored.delete(db, job_id)):
-                raise _unknown(job_id)
+                raise unknown_job(job_id)
             await self._stop(job_id)
-            self._forget(job_id)
+            await self._forget(job_id)
             log.get().info("job_deleted", job=job_id)
 
     async def purge(self) -> int:
-        """Deletes the jobs that failed, were paused or completed long ago; says how many."""
-        before_us = clock.now_us() - round(self._settings.jobs.purge_days * DAY_US)
-        gone = await self._state.write(lambda db: stored.purge(db, before_us))
-        for job_id in gone:
-            self._forget(job_id)
-            log.get().warning("job_purged", job=job_id, days=self._settings.jobs.purge_days)
-        return len(gone)
+        """Deletes the jobs that failed, were paused or completed long ago, each announced before; says how many."""
+        days = self._settings.jobs.purge_days
+        before_us = clock.now_us() - round(days * DAY_US)
+        gone = 0
+        while rows := await self._state.read(lambda db: stored.ended_long_ago(db, before_us)):
+            purged = 0
+            for row in rows:
+                since = clock.from_us(row.state_us).isoformat()
+                log.get().warning("job_purging", job=row.id, label=row.label, state=row.state, since=since, days=days)
+                if await self._state.write(lambda db, row=row: stored.purge(db, row.id, before_us)):  # type: ignore[misc]
+                    await self._forget(row.id)
+                    log.get().warning("job_purged", job=row.id, days=days)
+                    purged += 1
+            gone += purged
+            if not purged:
+                break
+        return gone
+
+    async def expire(self) -> None:
+        """Completes the paused and failed jobs whose time is over; the others do so themselves."""
+        for row in await self._state.read(lambda db: stored.expired(db, clock.now_us())):
+            async with self._changing.setdefault(row.id, asyncio.Lock()):
+                if after(row.state, Message.EXPIRE) is not None:
+                    await self._end(row, Message.EXPIRE)
 
     # --- parts of the above
 
-    def _job_type(self, slug: str) -> JobType[Any]:
-        kind = self.catalog.job_types.get(slug)
-        if kind is None:
-            known = ", ".join(sorted(self.catalog.job_types))
-            raise NoSuchJobError(f"there is no job type {slug!r}; there are {known}")
-        return kind
+    async def _check_authorization(self, kind: JobType[Any], auth_id: str | None) -> None:
+        methods = [each.slug for each in kind.auths]
+        provider = self.catalog.provider_of[kind.slug]
+        if auth_id is None:
+            if kind.auth_required:
+                _refuse_authorization(f"{kind.slug} needs an authorization with {provider} by {' or '.join(methods)}")
+            return
+        if not methods or self._parts.authorizations is None:
+            _refuse_authorization(f"{kind.slug} takes no authorization")
+            return
+        found = await self._parts.authorizations.method_of(auth_id)
+        if found is None:
+            _refuse_authorization(f"there is no authorization {auth_id!r}")
+        elif found[0] != provider or found[1] not in methods:
+            _refuse_authorization(
+                f"authorization {auth_id} is with {found[0]} by {found[1]}, which does not enable {kind.slug}; "
+                f"{provider} by {' or '.join(methods)} does"
+            )
 
     async def _run(self, row: JobRow) -> JobRow:
         """Makes a job run: one that sleeps at once, one that was paused or failed anew, with its errors forgotten."""
@@ -224,29 +303,40 @@ class Jobs:
                 return row
             supervisor.run_now()
             return row._replace(state=JobState.RUNNING, reason="", sleep_until_us=None, sleep_cause=None)
-        kind = self._job_type(row.job_type)
-        moved = await self._move(row, Verdict(JobState.RUNNING, "", NO_ERRORS), Command.RESUME)
+        kind = self.job_type(row.job_type)
+        moved = await self._move(row, Verdict(Message.RESUME, "", NO_ERRORS))
         try:
-            accepted = kind.config.model_validate_json(row.config)
+            accepted, timing = kind.config.model_validate_json(row.config), Timing.of(row)
         except ValidationError as error:
             return await self._refuse(moved, error)
         await self._stop(row.id)
-        self._start(moved, kind, accepted)
+        self._start(moved, kind, accepted, timing)
         return moved
 
-    async def _move(self, row: JobRow, verdict: Verdict, command: Command) -> JobRow:
-        moved = await self._state.write(
-            lambda db: stored.set_state(db, row.id, verdict, [JobState(each) for each in JobState], clock.now_us())
-        )
+    async def _end(self, row: JobRow, message: Message) -> JobRow:
+        """Pauses or completes a job."""
+        if message is Message.EXPIRE:
+            verdict = expired(row.errors)
+        else:
+            reason = row.reason if message is Message.PAUSE and row.state is JobState.FAILED else ""
+            verdict = Verdict(message, reason, NO_ERRORS)
+        moved = await self._move(row, verdict)
+        await self._stop(row.id)
+        if moved.state is JobState.COMPLETED and row.id in self._subscription_of:
+            await self._parts.bus.retire(self._subscription_of[row.id])
+        return moved
+
+    async def _move(self, row: JobRow, verdict: Verdict) -> JobRow:
+        moved = await self._state.write(lambda db: stored.move(db, row.id, verdict, clock.now_us()))
         if moved is None:
-            raise _unknown(row.id)
-        logger = log.get(job=row.id, before=row.state)
-        match command:
-            case Command.PAUSE:
+            raise unknown_job(row.id)
+        logger = log.get(job=row.id, before=row.state, cause=verdict.message)
+        match moved.state:
+            case JobState.PAUSED:
                 logger.info("job_paused")
-            case Command.COMPLETE:
-                logger.info("job_completed")
-            case Command.RESUME | Command.RUN:
+            case JobState.COMPLETED:
+                logger.info("job_completed", errors=verdict.errors.count, reason=verdict.reason)
+            case JobState.RUNNING:
                 logger.info("job_resumed")
         return moved
 
@@ -258,32 +348,32 @@ class Jobs:
             await self._fail(row, reason)
             return
         try:
-            accepted = kind.config.model_validate_json(row.config)
+            accepted, timing = kind.config.model_validate_json(row.config), Timing.of(row)
         except ValidationError as error:
             await self._refuse(row, error)
             return
-        self._start(row, kind, accepted)
+        self._start(row, kind, accepted, timing)
 
     async def _refuse(self, row: JobRow, error: ValidationError) -> JobRow:
-        return await self._fail(row, f"its configuration is not accepted any more: {_findings(error)}")
+        return await self._fail(row, f"its configuration is not accepted any more: {findings(error, 'config')}")
 
     async def _fail(self, row: JobRow, reason: str) -> JobRow:
-        verdict = Verdict(JobState.FAILED, reason, row.errors)
-        failed = await self._state.write(lambda db: stored.set_state(db, row.id, verdict, ACTIVE, clock.now_us()))
-        log.get().error("job_failed", job=row.id, reason=reason, errors=row.errors.count)
+        verdict = Verdict(Message.FAIL, reason, row.errors)
+        failed = await self._state.write(lambda db: stored.move(db, row.id, verdict, clock.now_us()))
+        log.get().error("job_failed", job=row.id, before=row.state, reason=reason, errors=row.errors.count)
         return failed if failed is not None else row
 
-    def _start(self, row: JobRow, kind: JobType[Any], accepted: TriggerExport) -> None:
+    def _start(self, row: JobRow, kind: JobType[Any], accepted: Config, timing: Timing) -> None:
+        subscription_id = self._subscription_of[row.id] if isinstance(kind, TriggerJob) else None
+        running = Running(kind, accepted, subscription_id, self._state, self._parts, self._settings, self._places)
         supervisor = Supervisor(
             row,
-            kind,
-            accepted,
-            self._subscription_of[row.id],
+            running,
+            timing,
             state=self._state,
-            bus=self._bus,
+            parts=self._parts,
             settings=self._settings,
             provider=self.catalog.provider_of[kind.slug],
-            exports=self._settings.data_dir / "exports",
         )
         self._supervisors[row.id] = supervisor
         supervisor.start()
@@ -294,35 +384,23 @@ class Jobs:
             await supervisor.stop()
             del self._supervisors[job_id]
 
-    def _forget(self, job_id: str) -> None:
+    async def _forget(self, job_id: str) -> None:
         subscription_id = self._subscription_of.pop(job_id, None)
         if subscription_id is not None:
-            self._bus.remove(subscription_id)
+            self._parts.bus.remove(subscription_id)
+        if self._parts.data is not None:
+            await self._parts.data.forget(job_id)
         self._changing.pop(job_id, None)
 
-    async def _purge(self) -> None:
+    async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(PURGE_EVERY_S)
+            await asyncio.sleep(SWEEP_EVERY_S)
             try:
+                await self.expire()
                 await self.purge()
             except Exception as error:  # noqa: BLE001  (the next round tries again)
                 log.get().warning("retention_failed", what="jobs", error=str(error))
 
 
-def _accept(kind: JobType[Any], config: Mapping[str, Any]) -> TriggerExport:
-    try:
-        accepted: TriggerExport = kind.config.model_validate(config)
-    except ValidationError as error:
-        raise JobRefusedError(_findings(error)) from None  # the cause would repeat what was given
-    return accepted
-
-
-def _findings(error: ValidationError) -> list[dict[str, Any]]:
-    return [
-        {"loc": ["config", *each["loc"]], "msg": each["msg"].removeprefix("Value error, ")}
-        for each in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-
-
-def _unknown(job_id: str) -> NoSuchJobError:
-    return NoSuchJobError(f"there is no job {job_id!r}")
+def _refuse_authorization(text: str) -> None:
+    raise JobRefusedError([{"loc": ["auth_id"], "msg": text}])

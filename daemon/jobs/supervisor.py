@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import sqlite3
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from pathlib import Path
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from connectors.sdk.declare import JobType, TriggerExport
-from connectors.sdk.errors import AuthError, ConfigError, TransientError, gravest
-from connectors.sdk.run import Network, Patience, TriggerRun, TriggerSource
+from connectors.sdk.errors import AuthError, ConfigError, NotYetError, TransientError, gravest
 from daemon import clock, log
-from daemon.jobs.references import resolve
+from daemon.jobs.parts import Dropped, Parts
+from daemon.jobs.runs import Running
 from daemon.model.job import (
     ACTIVE,
     NO_ERRORS,
     BackOff,
     Errors,
     JobState,
+    Message,
+    SleepCause,
     Verdict,
     after_config_error,
     after_end,
     after_error,
+    after_not_yet,
     after_retry_after,
+    expired,
+    in_quiet_hours,
 )
+from daemon.model.quiet import QuietHours, quiet_until
+from daemon.model.schedule import Schedule, next_run, runs
 from daemon.settings import Settings
 from daemon.store import jobs as stored
 from daemon.store.database import Database, Work
 from daemon.store.jobs import JobRow
-from daemon.store.subscriptions import SubscriptionRow
 
 #: A sleeping job looks at the clock this often, so that a clock that was set is noticed.
 LONGEST_WAIT_S = 60.0
@@ -45,22 +49,21 @@ TASK_AGAIN_S = 5.0
 LEAST_PAUSE_S = 0.05
 
 
-class Subscriptions(Protocol):
-    """What jobs need of the bus."""
+class Timing(NamedTuple):
+    """When a job runs: its schedule (none: once, or all the time), its quiet hours, and until when it lives."""
 
-    def add(self, row: SubscriptionRow) -> None:
-        """Takes up a subscription that was stored."""
+    schedule: Schedule | None = None
+    quiet: QuietHours | None = None
+    expires_us: int | None = None
 
-    def remove(self, subscription_id: str) -> None:
-        """Lets go of a subscription that is deleted."""
-
-    async def retire(self, subscription_id: str) -> None:
-        """Stores how far a subscription is, for the last time, and lets go of it."""
-
-    def attach(
-        self, subscription_id: str, logger: FilteringBoundLogger, on_delivered: Callable[[], None]
-    ) -> AbstractAsyncContextManager[TriggerSource]:
-        """Lets one run read a subscription."""
+    @classmethod
+    def of(cls, row: JobRow) -> Timing:
+        """Reads what is stored of a job. Raises ValueError where this program accepts it no more."""
+        return cls(
+            None if row.schedule is None else Schedule.model_validate_json(row.schedule),
+            None if row.quiet is None else QuietHours.model_validate_json(row.quiet),
+            row.expires_us,
+        )
 
 
 class Supervisor:
@@ -69,25 +72,21 @@ class Supervisor:
     def __init__(
         self,
         row: JobRow,
-        job_type: JobType[Any],
-        config: TriggerExport,
-        subscription_id: str,
+        running: Running,
+        timing: Timing,
         *,
         state: Database,
-        bus: Subscriptions,
+        parts: Parts,
         settings: Settings,
         provider: str,
-        exports: Path,
     ) -> None:
         self.row = row
-        self._job_type = job_type
-        self._config = config
-        self._subscription_id = subscription_id
+        self._running = running
+        self._timing = timing
         self._state = state
-        self._bus = bus
+        self._parts = parts
         self._settings = settings
-        self._exports = exports
-        self._log = log.get(job=row.id, job_type=job_type.slug, provider=provider)
+        self._log = log.get(job=row.id, job_type=row.job_type, provider=provider)
         self._rules = BackOff(
             settings.jobs.back_off_s,
             settings.jobs.back_off_longest_s,
@@ -99,6 +98,11 @@ class Supervisor:
         self._errors: Errors = row.errors
         self._recovering: asyncio.Task[None] | None = None
         self._stopping = False
+        #: Whether the owner said "run now": then quiet hours that have begun do not hold the next run back.
+        self._forced = False
+        self._accepted = False
+        #: The moment for which this run was planned; a clock that is set back does not bring it a second time.
+        self._planned_us: int | None = None
 
     def start(self) -> None:
         """Begins the job's task."""
@@ -110,7 +114,8 @@ class Supervisor:
         return self._task is not None and not self._task.done()
 
     def run_now(self) -> None:
-        """Ends a sleep."""
+        """Ends a sleep, that of quiet hours too."""
+        self._forced = True
         self._due.set()
 
     async def stop(self) -> bool:
@@ -145,32 +150,51 @@ class Supervisor:
         while self.row.state in ACTIVE:
             if self.row.state is JobState.SLEEPING:
                 await self._sleep()
-                if not await self._store(
-                    lambda db: stored.start(db, self.row.id, self._errors, ACTIVE, clock.now_us())
-                ):
+            hindrance = self._hindrance()
+            if hindrance is not None:
+                if not await self._move(hindrance):
                     return
+                continue
+            if self.row.sleep_cause is SleepCause.SCHEDULE:
+                self._planned_us = self.row.sleep_until_us
+            if self.row.state is JobState.SLEEPING and not await self._store(
+                lambda db: stored.wake(db, self.row.id, self._errors, clock.now_us())
+            ):
+                return
+            if not await self._store(lambda db: stored.begin_run(db, self.row.id, clock.now_us())):
+                return
             began = asyncio.get_running_loop().time()
             verdict, crashes = await self._attempt()
             if self._stopping:  # a run that was cancelled leaves its job as it was, whatever it made of that
                 return
-            errors_before = self.row.errors
-            if not await self._store(
-                lambda db, verdict=verdict, crashes=crashes: stored.set_state(  # type: ignore[misc]
-                    db, self.row.id, verdict, ACTIVE, clock.now_us(), crashes=crashes
-                )
-            ):
+            if not await self._move(verdict, crashes):
                 return
-            self._errors = verdict.errors
-            self._tell(verdict, errors_before)
             with suppress(TimeoutError):  # a destination that asks for 0 s does not make us spin
                 async with asyncio.timeout_at(began + LEAST_PAUSE_S):
                     await asyncio.Event().wait()
 
+    async def _move(self, verdict: Verdict, crashes: int = 0) -> bool:
+        before = self.row
+        if not await self._store(
+            lambda db: stored.move(db, self.row.id, verdict, clock.now_us(), only_from=ACTIVE, crashes=crashes)
+        ):
+            return False
+        self._errors = verdict.errors
+        self._tell(verdict, before)
+        return True
+
     async def _sleep(self) -> None:
-        """Waits until the job's moment, or for `run_now`."""
+        """Waits until the job's moment, its end, or for `run_now`."""
         until_us = self.row.sleep_until_us or 0
+        if self._timing.expires_us is not None:
+            until_us = min(until_us, self._timing.expires_us)
+        loop = asyncio.get_running_loop()
+        # A schedule goes by the clock. A back-off is a length of time: a clock set back does not make it longer.
+        latest = loop.time() + min((until_us - clock.now_us()) / 1e6, self._rules.longest_s)
+        if self.row.sleep_cause is SleepCause.SCHEDULE:
+            latest = math.inf
         while not self._due.is_set():
-            left_s = (until_us - clock.now_us()) / 1e6
+            left_s = min((until_us - clock.now_us()) / 1e6, latest - loop.time())
             if left_s <= 0:
                 break
             with suppress(TimeoutError):
@@ -178,51 +202,114 @@ class Supervisor:
                     await self._due.wait()
         self._due.clear()
 
+    def _hindrance(self) -> Verdict | None:
+        """Gives why the job must not run now: its time is over, quiet hours, or a first run that is set for later."""
+        now_us = clock.now_us()
+        timing = self._timing
+        if timing.expires_us is not None and now_us >= timing.expires_us:
+            return expired(self._errors)
+        if self._forced:
+            return None
+        if timing.quiet is not None and (end := quiet_until(timing.quiet, clock.from_us(now_us))) is not None:
+            return in_quiet_hours(self._errors, clock.to_us(end))
+        schedule = timing.schedule
+        if self.row.first_run_us is None and schedule is not None and schedule.frequency == "once":
+            made = clock.from_us(self.row.created_us)
+            moment = next(iter(runs(schedule, made, 1)), None) if schedule.time_of_day is not None else None
+            if moment is not None and now_us < clock.to_us(moment):
+                return Verdict(Message.REST, "", NO_ERRORS, clock.to_us(moment), SleepCause.SCHEDULE)
+        return None
+
     async def _attempt(self) -> tuple[Verdict, int]:
         """Runs the job once; gives what the run's end makes of it, and 1 when it ended in something undeclared."""
         run_id = secrets.token_hex(4)
         logger = self._log.bind(run=run_id)
         self._errors = self.row.errors
+        self._forced = self._accepted = False
+        journal = self._parts.journal
         logger.info("run_started", label=self.row.label)
+        journal.run_began(self.row.id, run_id, clock.now_us())
+        bound_us = self._bound_us()
+        outcome, reason = "cancelled", ""
         try:
-            async with self._bus.attach(self._subscription_id, logger, self._delivered) as source:
-                await self._job_type.run(self._offer(source, logger))
-        except Exception as error:  # noqa: BLE001  (the one place that decides what a run's end means)
-            cause = gravest(error) if isinstance(error, BaseExceptionGroup) else error
-            return self._judge(cause, logger)
-        return after_end(), 0
+            try:
+                async with asyncio.timeout(None) as bound:
+                    watching = asyncio.create_task(_watch(bound_us, bound), name=f"job {self.row.id}: bound")
+                    try:
+                        await self._running.run(self.row, run_id, logger, self._delivered, self._dropped())
+                    finally:
+                        watching.cancel()
+            except Exception as error:  # noqa: BLE001  (the one place that decides what a run's end means)
+                if bound.expired():
+                    verdict = self._hindrance() or after_not_yet(0, "", clock.now_us())
+                    outcome = "expired" if verdict.message is Message.EXPIRE else "quiet"
+                    return verdict, 0
+                cause = gravest(error) if isinstance(error, BaseExceptionGroup) else error
+                verdict, crashes, outcome = self._judge(cause, logger)
+                reason = verdict.reason
+                return verdict, crashes
+            self._met(None)
+            outcome = "done"
+            return after_end(self._next_us()), 0
+        finally:
+            journal.run_ended(self.row.id, run_id, clock.now_us(), outcome, reason)
 
-    def _offer(self, source: TriggerSource, logger: FilteringBoundLogger) -> TriggerRun[TriggerExport]:
-        settings = self._settings.jobs
-        return TriggerRun(
-            job=self.row.id,
-            config=self._config,
-            source=source,
-            log=logger,
-            secret=resolve,
-            exports=self._exports,
-            now_us=clock.now_us,
-            network=Network(settings.request_timeout_s, settings.allow_loopback, settings.allow_private),
-            patience=Patience(total_s=settings.retry_s),
-        )
+    def _bound_us(self) -> int | None:
+        """Gives the moment at which a run that begins now is ended: quiet hours, or the job's end."""
+        moments = []
+        if self._timing.expires_us is not None:
+            moments.append(self._timing.expires_us)
+        quiet = self._timing.quiet
+        if quiet is not None:
+            daily = Schedule(frequency="daily", time_of_day=quiet.time_of_day, time_zone=quiet.time_zone)
+            moments += [clock.to_us(each) for each in runs(daily, clock.now(), 1)]
+        return min(moments, default=None)
 
-    def _judge(self, error: BaseException, logger: FilteringBoundLogger) -> tuple[Verdict, int]:
+    def _next_us(self) -> int | None:
+        schedule = self._timing.schedule
+        if schedule is None:
+            return None
+        first = None if self.row.first_run_us is None else clock.from_us(self.row.first_run_us)
+        planned = None if self._planned_us is None else clock.from_us(self._planned_us)
+        moment = next_run(schedule, first=first, ended=clock.now(), planned=planned)
+        return None if moment is None else clock.to_us(moment)
+
+    def _dropped(self) -> Dropped | None:
+        quiet = self._timing.quiet
+        if quiet is None or not quiet.drop:
+            return None
+        return lambda at_us: quiet_until(quiet, clock.from_us(at_us)) is not None
+
+    def _judge(self, error: BaseException, logger: FilteringBoundLogger) -> tuple[Verdict, int, str]:
         now_us = clock.now_us()
         reason = str(error) or type(error).__name__
         match error:
             case ConfigError():
-                return after_config_error(self._errors, reason), 0
+                return after_config_error(self._errors, reason), 0, "failed"
+            case NotYetError():
+                logger.info("run_waits", reason=reason, again_s=error.again_s)
+                return after_not_yet(error.again_s, reason, now_us), 0, "not_yet"
             case TransientError(retry_after=float() | int() as seconds):
-                return after_retry_after(self._errors, seconds, reason, now_us, self._rules), 0
+                return after_retry_after(self._errors, seconds, reason, now_us, self._rules), 0, "retry_after"
             case TransientError():
                 logger.warning("run_failed", error=reason, unauthorized=isinstance(error, AuthError))
-                return after_error(self._errors, reason, now_us, self._rules), 0
+                if isinstance(error, AuthError):
+                    self._met(error)
+                return after_error(self._errors, reason, now_us, self._rules), 0, "error"
             case _:
                 logger.error("run_crashed", error=reason, exc_info=error)
-                return after_error(self._errors, f"{type(error).__name__}: {reason}", now_us, self._rules), 1
+                return after_error(self._errors, f"{type(error).__name__}: {reason}", now_us, self._rules), 1, "error"
+
+    def _met(self, error: AuthError | None) -> None:
+        """Tells the job's authorization whether the provider accepted it, once a run where it did."""
+        if self.row.auth_id is not None and self._parts.authorizations is not None:
+            self._parts.authorizations.met(self.row.auth_id, error)
 
     def _delivered(self) -> None:
         """Ends the row of errors at the first thing that was delivered."""
+        if not self._accepted:
+            self._accepted = True
+            self._met(None)
         if self._errors.count:
             self._errors = NO_ERRORS
             self._log.info("job_recovered", errors=self.row.errors.count)
@@ -232,21 +319,16 @@ class Supervisor:
         with suppress(sqlite3.Error):  # the run's end stores it anyway
             await self._state.write(lambda db: stored.forget_errors(db, self.row.id))
 
-    def _tell(self, verdict: Verdict, errors_before: Errors) -> None:
+    def _tell(self, verdict: Verdict, before: JobRow) -> None:
+        facts = {"before": before.state, "errors": verdict.errors.count, "reason": verdict.reason}
         match verdict.state:
             case JobState.SLEEPING:
                 until = clock.from_us(verdict.sleep_until_us or 0).isoformat()
-                self._log.info(
-                    "job_slept",
-                    until=until,
-                    cause=verdict.sleep_cause,
-                    errors=verdict.errors.count,
-                    reason=verdict.reason,
-                )
+                self._log.info("job_slept", until=until, cause=verdict.sleep_cause, **facts)
             case JobState.FAILED:
-                self._log.error("job_failed", reason=verdict.reason, errors=verdict.errors.count)
+                self._log.error("job_failed", **facts)
             case JobState.COMPLETED:
-                self._log.info("job_completed", errors=errors_before.count)
+                self._log.info("job_completed", cause=verdict.message, **facts)
 
     async def _store(self, work: Work[JobRow | None]) -> bool:
         """Stores a change of the job, for as long as that takes; False when the job was changed by somebody else."""
@@ -263,3 +345,14 @@ class Supervisor:
                 return False
             self.row = row
             return True
+
+
+async def _watch(moment_us: int | None, bound: asyncio.Timeout) -> None:
+    """Ends a run at its moment, by the wall clock, which may be set."""
+    if moment_us is None:
+        return
+    while (left_s := (moment_us - clock.now_us()) / 1e6) > 0:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(left_s, LONGEST_WAIT_S)):
+                await asyncio.Event().wait()
+    bound.reschedule(asyncio.get_running_loop().time())

@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     DELIVERED = "delivered"
     OMITTED = "omitted"
     FAILED = "failed"
+    DROPPED = "dropped"  # never handed over: it came in quiet hours
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,10 @@ PASSES = """SELECT number, evaluated_to, deleted_us IS NOT NULL, evaluated_for,
         (SELECT kind FROM history WHERE sequence = evaluated_for) = 'rebuilt'
     FROM audience WHERE evaluated_to IS NOT NULL ORDER BY evaluated_to, number"""
 #: Jobs that are done with an audience do not hold it; all others do.
-HELD_BY = """SELECT j.id FROM subscription s JOIN job j ON j.id = s.job_id
-    WHERE j.state <> 'completed' AND ? IN (SELECT value FROM json_each(s.audiences)) ORDER BY j.id"""
+HELD_BY = """SELECT j.id FROM job j LEFT JOIN subscription s ON s.job_id = j.id
+    WHERE j.state <> 'completed' AND (?1 IN (SELECT value FROM json_each(s.audiences))
+        OR (SELECT slug FROM audience WHERE number = ?1) IN (SELECT value FROM json_each(j.config, '$.audiences')))
+    ORDER BY j.id"""
 
 RULES = """SELECT id, name, priority, input, output, expression, active, created_us, updated_us FROM rule
     ORDER BY priority DESC, id DESC"""

@@ -73,16 +73,22 @@ def begin(
 
     Raises UnknownAudienceError. Exits alone have no backfill: members are enters.
     """
-    numbers = dict(db.execute(AUDIENCES, (orjson.dumps(list(slugs)).decode(),)).fetchall())
-    unknown = [slug for slug in slugs if slug not in numbers]
-    if unknown:
-        raise UnknownAudienceError(unknown)
+    numbers = audience_numbers(db, slugs)
     position = trigger_log.head(db)
     backfill = position if existing and events is not Events.EXITS else None
     audiences = orjson.dumps(sorted(numbers.values())).decode()
     db.execute(INSERT, (subscription_id, job_id, audiences, events, position, backfill, now_us))
     wanted = Wanted(frozenset(numbers.values()), events)
     return SubscriptionRow(subscription_id, job_id, wanted, now_us, Progress(position, backfill, 0, Ahead()))
+
+
+def audience_numbers(db: sqlite3.Connection, slugs: Sequence[str]) -> dict[str, int]:
+    """Gives the numbers of audiences by their slugs. Raises UnknownAudienceError."""
+    numbers = dict(db.execute(AUDIENCES, (orjson.dumps(list(slugs)).decode(),)).fetchall())
+    unknown = [slug for slug in slugs if slug not in numbers]
+    if unknown:
+        raise UnknownAudienceError(unknown)
+    return numbers
 
 
 def every(db: sqlite3.Connection) -> list[SubscriptionRow]:

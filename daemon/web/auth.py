@@ -17,6 +17,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Whoever can open the control socket in the data directory: its file permission is the credential.
 CONTROL = Token("control", "admin")
 
+#: The token of a request that was let in, for what it makes or changes.
+WHO = web.RequestKey("WHO", Token)
+
 
 async def require(request: web.Request, scope: Scope, *, in_query: bool = False) -> Token:
     """Gives the request's token when it allows `scope`; else raises ApiError 401 or 403.

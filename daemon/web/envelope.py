@@ -86,7 +86,7 @@ def endpoint(
             request_id = request_id_of(request)
             try:
                 if scope is not None:
-                    await auth.require(request, scope)
+                    request[auth.WHO] = await auth.require(request, scope)
                 result = await handler(request)
             except Exception as error:  # noqa: BLE001  (a handler's error is the client's answer)
                 return refusal(request, error)

@@ -24,6 +24,7 @@ import orjson
 
 from daemon.bus.bus import Bus
 from daemon.jobs.jobs import Jobs
+from daemon.jobs.parts import Parts
 from daemon.settings import Settings
 from daemon.store.database import Database
 from daemon.store.migrate import migrate
@@ -83,7 +84,7 @@ async def run(triggers: int, per_second: float, *, hanging: bool) -> None:
         _, address = await stack.enter_async_context(receiver())
         stuck, stuck_address = await stack.enter_async_context(receiver())
         bus = await stack.enter_async_context(Bus.open(state, lambda: DEFINITIONS, Settings()))
-        jobs = await stack.enter_async_context(Jobs.open(state, bus, Settings(data_dir=folder)))
+        jobs = await stack.enter_async_context(Jobs.open(state, Parts(bus), Settings(data_dir=folder)))
         await jobs.create("webhook_triggers", {"audiences": ["a1"], "url": f"{address}/ok"})
         if hanging:
             stuck.send_signal(signal.SIGSTOP)

@@ -103,7 +103,8 @@ class World:
                     " VALUES (?, ?, ?, '', '', 1, 0, 0)",
                     (number, f"{number:032x}", f"a{number}"),
                 )
-            stored_jobs.insert(db, f"job-{name}", "test", "", "", None, "{}", 0)
+            new = stored_jobs.NewJob(f"job-{name}", "test", "", "", None, "{}", "", None, None, None)
+            stored_jobs.insert(db, new, 0)
             slugs = [f"a{number}" for number in audiences]
             return subscriptions.begin(
                 db, name, f"job-{name}", slugs, Events(events), existing=existing, now_us=clock.now_us()

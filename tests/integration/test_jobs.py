@@ -11,10 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from connectors.sdk.catalog import assemble
-from connectors.sdk.declare import JobType, Provider, TriggerExport
+from connectors.sdk.declare import Provider, TriggerExport, TriggerJob
 from connectors.sdk.errors import AuthError, ConfigError, TransientError
 from daemon.jobs.jobs import JobConflictError, JobRefusedError, Jobs, NoSuchJobError
-from daemon.model.job import Command, JobState, SleepCause
+from daemon.jobs.parts import Parts
+from daemon.model.job import JobState, Message, SleepCause
 from daemon.settings import Settings
 from daemon.store import subscriptions
 from daemon.store.database import Database
@@ -45,7 +46,9 @@ class Script:
                 return
 
     def catalog(self):
-        kind = JobType("test_job", "Test", "", "export", TriggerExport, self.run)
+        kind = TriggerJob(
+            slug="test_job", label="Test", description="", direction="export", config=TriggerExport, run=self.run
+        )
         return assemble([Provider("test", "Test", "", (kind,))])
 
 
@@ -66,7 +69,7 @@ class Listeners:
         self.remove(subscription_id)
 
     @asynccontextmanager
-    async def attach(self, subscription_id, _logger, on_delivered) -> AsyncIterator[None]:
+    async def attach(self, subscription_id, _logger, on_delivered, _dropped=None) -> AsyncIterator[None]:
         self.delivered[subscription_id] = on_delivered
         yield None
 
@@ -85,7 +88,7 @@ async def opened_state(tmp_path):
 
 
 def opened_jobs(state, script, bus=None, **settings):
-    return Jobs.open(state, bus or Listeners(), Settings(jobs=settings), known=script.catalog())
+    return Jobs.open(state, Parts(bus or Listeners()), Settings(jobs=settings), known=script.catalog())
 
 
 async def until(jobs: Jobs, job_id: str, state: JobState):
@@ -181,10 +184,10 @@ async def test_a_job_fails_after_ten_hours_of_errors_and_can_be_resumed(tmp_path
         (await script.runs.get()).set_exception(TransientError("no answer"))
         await until(jobs, job.id, JobState.SLEEPING)
         frozen_clock.us += 10 * HOUR_US
-        await jobs.command(job.id, Command.RUN)
+        await jobs.command(job.id, Message.RUN)
         (await script.runs.get()).set_exception(TransientError("no answer"))
         failed = await until(jobs, job.id, JobState.FAILED)
-        await jobs.command(job.id, Command.RESUME)
+        await jobs.command(job.id, Message.RESUME)
         await script.runs.get()
         row = await jobs.get(job.id)
 
@@ -206,12 +209,12 @@ async def test_a_paused_job_does_nothing_until_it_is_resumed(tmp_path):
     async with opened_state(tmp_path) as state, opened_jobs(state, script, bus) as jobs:
         job = await jobs.create("test_job", CONFIG)
         end = await script.runs.get()
-        paused = await jobs.command(job.id, Command.PAUSE)
-        again = await jobs.command(job.id, Command.PAUSE)
+        paused = await jobs.command(job.id, Message.PAUSE)
+        again = await jobs.command(job.id, Message.PAUSE)
         with pytest.raises(JobConflictError, match="it accepts pause, resume, complete"):
-            await jobs.command(job.id, Command.RUN)
+            await jobs.command(job.id, Message.RUN)
         cancelled, idle = end.cancelled(), script.runs.empty()
-        resumed = await jobs.command(job.id, Command.RESUME)
+        resumed = await jobs.command(job.id, Message.RESUME)
         await script.runs.get()
 
     assert (cancelled, idle) == (True, True)
@@ -229,9 +232,9 @@ async def test_a_run_that_does_not_end_is_left_alone_after_a_bound(tmp_path):
             end = await script.runs.get()
             began = asyncio.get_running_loop().time()
             with capture_logs() as said:
-                await jobs.command(job.id, Command.PAUSE)
+                await jobs.command(job.id, Message.PAUSE)
             paused_after = asyncio.get_running_loop().time() - began
-            await jobs.command(job.id, Command.RESUME)
+            await jobs.command(job.id, Message.RESUME)
             second = await script.runs.get()
             began = asyncio.get_running_loop().time()
         closed_after = asyncio.get_running_loop().time() - began
@@ -256,7 +259,7 @@ async def test_a_restart_takes_up_every_job_as_it_was(tmp_path, frozen_clock):
             ends[3].set_exception(ConfigError("change it"))
             await until(jobs, sleeping.id, JobState.SLEEPING)
             await until(jobs, failed.id, JobState.FAILED)
-            await jobs.command(paused.id, Command.PAUSE)
+            await jobs.command(paused.id, Message.PAUSE)
         before = len(script.offered)
         async with opened_jobs(state, script) as jobs:
             await script.runs.get()
@@ -279,7 +282,7 @@ async def test_a_job_whose_type_is_not_installed_any_more_fails_with_what_to_do(
     async with opened_state(tmp_path) as state:
         async with opened_jobs(state, script) as jobs:
             job = await jobs.create("test_job", CONFIG)
-        async with Jobs.open(state, Listeners(), Settings(), known=assemble([])) as jobs:
+        async with Jobs.open(state, Parts(Listeners()), Settings(), known=assemble([])) as jobs:
             row = await jobs.get(job.id)
 
     assert JobState.FAILED is row.state
@@ -305,9 +308,9 @@ async def test_a_completed_job_keeps_its_counts_and_holds_nothing(tmp_path):
     async with opened_state(tmp_path) as state, opened_jobs(state, script, bus) as jobs:
         job = await jobs.create("test_job", CONFIG)
         await script.runs.get()
-        row = await jobs.command(job.id, Command.COMPLETE)
+        row = await jobs.command(job.id, Message.COMPLETE)
         with pytest.raises(JobConflictError):
-            await jobs.command(job.id, Command.RESUME)
+            await jobs.command(job.id, Message.RESUME)
         live = await state.read(subscriptions.live)
 
     assert (JobState.COMPLETED, [], set()) == (row.state, live, bus.ids)
@@ -317,8 +320,8 @@ async def test_jobs_that_ended_long_ago_are_purged(tmp_path, frozen_clock):
     script, bus = Script(), Listeners()
     async with opened_state(tmp_path) as state, opened_jobs(state, script, bus) as jobs:
         running, paused, done = [await jobs.create("test_job", CONFIG) for _ in range(3)]
-        await jobs.command(paused.id, Command.PAUSE)
-        await jobs.command(done.id, Command.COMPLETE)
+        await jobs.command(paused.id, Message.PAUSE)
+        await jobs.command(done.id, Message.COMPLETE)
         frozen_clock.us += 89 * 24 * HOUR_US
         early = await jobs.purge()
         frozen_clock.us += 2 * 24 * HOUR_US

@@ -8,13 +8,13 @@ from connectors.sdk.errors import AuthError, ConfigError, TransientError, graves
 from daemon.model.job import (
     NO_ERRORS,
     BackOff,
-    Command,
     Errors,
     JobState,
+    Message,
     SleepCause,
+    after,
     after_error,
     after_retry_after,
-    commanded,
 )
 from daemon.model.subscription import Ahead
 
@@ -63,7 +63,7 @@ def test_a_time_that_the_destination_names_is_no_error_and_bounded_by_an_hour():
     ],
 )
 def test_what_a_command_makes_of_a_job(state, command, becomes):
-    assert becomes == commanded(JobState(state), Command(command))
+    assert becomes == after(JobState(state), Message(command))
 
 
 def test_the_gravest_of_several_errors_decides():

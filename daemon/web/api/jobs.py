@@ -12,14 +12,15 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from daemon import clock
-from daemon.jobs.jobs import JobConflictError, JobRefusedError, NoSuchJobError
-from daemon.model.job import Command, JobState
+from daemon.jobs.asked import JobConflictError, JobRefusedError, NoSuchJobError, Timed
+from daemon.model.job import JobState, Message
 from daemon.store import subscriptions
-from daemon.store.jobs import JobRow
+from daemon.store.jobs import JobRow, Wanted
 from daemon.web import body
 from daemon.web.api.subscriptions import counts
+from daemon.web.auth import WHO
 from daemon.web.body import ApiError
-from daemon.web.envelope import Reply, endpoint
+from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
 
 
@@ -32,9 +33,11 @@ class NewJob(BaseModel):
     description: str = Field("", max_length=4000)
     auth_id: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
-    schedule: dict[str, Any] | None = None
-    quiet: dict[str, Any] | None = None
-    expires_at: datetime | None = None
+    schedule: dict[str, Any] | None = Field(
+        None, description="When it runs; an import or export without one runs once."
+    )
+    quiet: dict[str, Any] | None = Field(None, description="Hours of the day in which it does not run.")
+    expires_at: datetime | None = Field(None, description="From then on it is completed.")
 
 
 class JobTexts(BaseModel):
@@ -44,11 +47,20 @@ class JobTexts(BaseModel):
 
     label: str | None = Field(None, max_length=200)
     description: str | None = Field(None, max_length=4000)
-    auth_id: str | None = None
+    auth_id: str | None = Field(None, description="An authorization by a method that enables the job's type.")
+
+
+class CopyTexts(BaseModel):
+    """What a copy is called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str | None = Field(None, max_length=200)
 
 
 NEW = {"application/json": NewJob}
 TEXTS = {"application/json": JobTexts}
+COPY = {"application/json": CopyTexts}
 
 
 def routes() -> list[web.RouteDef]:
@@ -60,6 +72,7 @@ def routes() -> list[web.RouteDef]:
         web.delete("/v2/job/{id}", delete_job),
         web.get("/v2/job/{id}/metrics", job_metrics),
         web.post("/v2/job/{job_type}", create_job),
+        web.post("/v2/job/{id}/copy", copy_job),
         web.post("/v2/job/{id}/pause", pause_job),
         web.post("/v2/job/{id}/resume", resume_job),
         web.post("/v2/job/{id}/run", run_job),
@@ -67,19 +80,44 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
-@endpoint("read", tag="jobs", query={"state": "only jobs in this state", "job_type": "only jobs of this type"})
+@endpoint(
+    "read",
+    tag="jobs",
+    query={
+        "state": "only jobs in this state",
+        "job_type": "only jobs of this type",
+        "provider": "only jobs of this provider",
+        "auth_id": "only jobs with this authorization",
+        "text": "only jobs with this in their label or description",
+        "limit": "most jobs of a page, 100 unless given, at most 1000",
+        "start": "where the page begins: `_next` of the page before",
+    },
+)
 async def list_jobs(request: web.Request) -> object:
-    """Lists the jobs in the order of their making."""
+    """Lists the jobs in the order of their making, in pages.
+
+    `total` is how many there are in all, `states` how many in each state.
+    """
     services = request.app[SERVICES]
-    state, kind = request.query.get("state"), request.query.get("job_type")
+    query = request.query
+    state = query.get("state")
     if state is not None and state not in set(JobState):
         raise ApiError(400, f"state: {state[:100]!r} is none of {', '.join(JobState)}")
-    rows = [
-        _object(services, row)
-        for row in await services.jobs.every()
-        if state in (None, row.state) and kind in (None, row.job_type)
-    ]
-    return Reply(rows, total=len(rows))
+    wanted = Wanted(
+        None if state is None else JobState(state),
+        query.get("auth_id"),
+        _types(services, query.get("job_type"), query.get("provider")),
+        query.get("text"),
+    )
+    limit = limit_of(request)
+    rows, states = await services.jobs.page(wanted, _place(start_of(request)), limit)
+    following = cursor([rows[-1].created_us, rows[-1].id]) if len(rows) == limit else None
+    return Reply(
+        [_object(services, row) for row in rows],
+        total=sum(states.values()),
+        next_cursor=following,
+        extra={"states": states},
+    )
 
 
 @endpoint("read", tag="jobs")
@@ -98,14 +136,6 @@ async def create_job(request: web.Request) -> object:
     """
     services = request.app[SERVICES]
     new = NewJob.model_validate(await body.json_object(request))
-    given = {"schedule": new.schedule, "quiet": new.quiet, "expires_at": new.expires_at}
-    refused = [name for name, value in given.items() if value is not None]
-    if refused:
-        raise ApiError(
-            422,
-            f"{', '.join(refused)}: exports of triggers run all the time; leave it out",
-            errors=[{"loc": [name], "msg": "must be left out or null"} for name in refused],
-        )
     with _told():
         row = await services.jobs.create(
             request.match_info["job_type"],
@@ -113,21 +143,34 @@ async def create_job(request: web.Request) -> object:
             label=new.label,
             description=new.description,
             auth_id=new.auth_id,
+            timed=Timed(new.schedule, new.quiet, new.expires_at),
+            owner=request[WHO].id,
         )
+    return _object(services, row)
+
+
+@endpoint("admin", tag="jobs", body=COPY)
+async def copy_job(request: web.Request) -> object:
+    """Creates a job as this one is, and starts it: same configuration, authorization and schedule.
+
+    The body may be left out; `label` names the copy.
+    """
+    services = request.app[SERVICES]
+    texts = CopyTexts.model_validate(await body.json_object(request) if request.can_read_body else {})
+    with _told():
+        row = await services.jobs.copy(request.match_info["id"], label=texts.label, owner=request[WHO].id)
     return _object(services, row)
 
 
 @endpoint("admin", tag="jobs", body=TEXTS)
 async def change_job(request: web.Request) -> object:
-    """Changes a job's label and description."""
+    """Changes a job's label, description and authorization; for anything else, create a new job."""
     services = request.app[SERVICES]
     texts = JobTexts.model_validate(await body.json_object(request))
-    if texts.auth_id is not None:
-        raise ApiError(
-            422, "auth_id: this job takes no authorization", errors=[{"loc": ["auth_id"], "msg": "must be null"}]
-        )
     with _told():
-        row = await services.jobs.describe(request.match_info["id"], label=texts.label, description=texts.description)
+        row = await services.jobs.edit(
+            request.match_info["id"], label=texts.label, description=texts.description, auth_id=texts.auth_id
+        )
     return _object(services, row)
 
 
@@ -142,25 +185,25 @@ async def delete_job(request: web.Request) -> object:
 @endpoint("admin", tag="jobs")
 async def pause_job(request: web.Request) -> object:
     """Pauses a job; its subscription keeps its place."""
-    return await _command(request, Command.PAUSE)
+    return await _command(request, Message.PAUSE)
 
 
 @endpoint("admin", tag="jobs")
 async def resume_job(request: web.Request) -> object:
     """Resumes a paused, failed or sleeping job where it was."""
-    return await _command(request, Command.RESUME)
+    return await _command(request, Message.RESUME)
 
 
 @endpoint("admin", tag="jobs")
 async def run_job(request: web.Request) -> object:
     """Ends a job's sleep."""
-    return await _command(request, Command.RUN)
+    return await _command(request, Message.RUN)
 
 
 @endpoint("admin", tag="jobs")
 async def complete_job(request: web.Request) -> object:
     """Ends a job for good; its audiences are free, its counts stay."""
-    return await _command(request, Command.COMPLETE)
+    return await _command(request, Message.COMPLETE)
 
 
 @endpoint("read", tag="jobs")
@@ -176,7 +219,7 @@ async def job_metrics(request: web.Request) -> object:
     return counts(services.bus.row(stored.id) or stored)
 
 
-async def _command(request: web.Request, command: Command) -> object:
+async def _command(request: web.Request, command: Message) -> object:
     services = request.app[SERVICES]
     with _told():
         return _object(services, await services.jobs.command(request.match_info["id"], command))
@@ -195,26 +238,54 @@ def _told() -> Iterator[None]:
         raise ApiError(422, str(error), errors=list(error.errors)) from error
 
 
+def _types(services: Services, job_type: str | None, provider: str | None) -> list[str] | None:
+    """Gives the job types that a list is of; None: all."""
+    if provider is None:
+        return None if job_type is None else [job_type]
+    of = services.jobs.catalog.provider_of
+    return [slug for slug, each in of.items() if each == provider and job_type in (None, slug)]
+
+
+def _place(start: object) -> tuple[int, str]:
+    match start:
+        case None:
+            return -1, ""
+        case [int(created_us), str(job_id)] if abs(created_us) < 2**63:
+            return created_us, job_id
+    raise ApiError(400, "start: is not what a reply gave as _next")
+
+
 def _object(services: Services, row: JobRow) -> dict[str, Any]:
+    kind = services.jobs.catalog.job_types.get(row.job_type)
     return {
         "id": row.id,
         "job_type": row.job_type,
         "provider": services.jobs.catalog.provider_of.get(row.job_type),
+        "direction": None if kind is None else kind.direction,
         "label": row.label,
         "description": row.description,
         "auth_id": row.auth_id,
         "config": orjson.loads(row.config),
-        "schedule": None,
-        "quiet": None,
-        "expires_at": None,
+        "schedule": None if row.schedule is None else orjson.loads(row.schedule),
+        "quiet": None if row.quiet is None else orjson.loads(row.quiet),
+        "expires_at": _time(row.expires_us),
         "state": row.state,
         "reason": row.reason,
-        "sleep_until": clock.from_us(row.sleep_until_us) if row.sleep_until_us is not None else None,
+        "since": _time(row.state_us),
+        "sleep_until": _time(row.sleep_until_us),
         "sleep_cause": row.sleep_cause,
         "errors": row.errors.count,
-        "first_error": clock.from_us(row.errors.first_us) if row.errors.first_us is not None else None,
+        "first_error": _time(row.errors.first_us),
         "crashes": row.crashes,
+        "runs": row.runs,
+        "last_run": _time(row.run_us),
         "subscription_id": services.jobs.subscription_of(row.id),
-        "created": clock.from_us(row.created_us),
-        "updated": clock.from_us(row.updated_us),
+        "owner": row.owner,
+        "created": _time(row.created_us),
+        "modified": _time(row.modified_us),
+        "updated": _time(row.updated_us),
     }
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if us is None else clock.from_us(us)

@@ -49,7 +49,7 @@ def _object(provider: Provider) -> dict[str, Any]:
     }
 
 
-def _method(method: AuthMethod) -> dict[str, Any]:
+def _method(method: AuthMethod[Any]) -> dict[str, Any]:
     return {"slug": method.slug, "label": method.label, "schema": method.config.model_json_schema()}
 
 

@@ -130,7 +130,7 @@ def test_checks_are_spread_about_their_time():
 def test_deleting_takes_secrets_and_counts_along(db):
     put(db, "1")
     auths.count(db, {"1": 1}, {}, NOW_US)
-    jobs.insert(db, "j", "t", "", "", "1", "{}", NOW_US)
+    jobs.insert(db, jobs.NewJob("j", "t", "", "", "1", "{}", "", None, None, None), NOW_US)
 
     assert [("j", "running")] == [(each.id, each.state) for each in auths.holders(db, "1", 5)]
     assert {"1": {"running": 1}, "2": {}} == auths.job_counts(db, ["1", "2"])

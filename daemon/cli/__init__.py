@@ -33,6 +33,7 @@ GROUPS: dict[str, str] = {
     "config": "Show the settings.",
     "expr": "Try expressions.",
     "filter": "Try filters.",
+    "schedule": "Try schedules.",
     "function": "The functions of LQL and FilterQL: what they take and give.",
     "token": "Make, list and revoke tokens.",
 }
@@ -157,6 +158,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "rule put": Entry("daemon.cli.definitions:rule_put", "Makes a routing rule, or replaces one."),
     "run": Entry("daemon.cli.run:run", "Run the daemon."),
+    "schedule test": Entry("daemon.cli.testing:schedule_test", "Give the runs of schedules given as NDJSON."),
     "schema diff": Entry(
         "daemon.cli.schema:diff", "Says what differs between two versions, or would by queries and filters in files."
     ),

@@ -1,4 +1,4 @@
-"""`cohortd filter test`, `expr test` and `query test`: a JSON object a line in, one a line out.
+"""`cohortd filter test`, `expr test`, `query test` and `schedule test`: a JSON object a line in, one a line out.
 
 They need no daemon and no data directory; a line without "now" takes the clock's. A line is answered before the next
 is read, so a program can talk to them. The status is 0 when every line was answered, also where an answer holds an
@@ -42,6 +42,14 @@ def query_test() -> None:
     from streams.query_rows import query_row
 
     _answer(query_row, {"profiles": []})
+
+
+@click.command()
+def schedule_test() -> None:
+    """Give the runs of {"schedule", "after", "count"} lines."""
+    from daemon.cli.schedule_rows import schedule_row
+
+    _answer(schedule_row, {"runs": []})
 
 
 def _answer(row: Row, refused: dict[str, Any]) -> None:

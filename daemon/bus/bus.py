@@ -161,8 +161,10 @@ class Bus:
 
     async def retire(self, subscription_id: str) -> None:
         """Stores how far a subscription is, for the last time, and lets go of it: its job is completed."""
-        await self.flush(every=True)
-        self.remove(subscription_id)
+        try:
+            await self.flush(every=True)
+        finally:
+            self.remove(subscription_id)
 
     @asynccontextmanager
     async def attach(

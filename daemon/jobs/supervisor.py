@@ -181,6 +181,11 @@ class Supervisor:
             return False
         self._errors = verdict.errors
         self._tell(verdict, before)
+        if verdict.state is JobState.COMPLETED and self._running.subscription_id is not None:
+            # Nobody reads it any more: it must not hold triggers back. On a full disk the flush fails; where it was
+            # is of no use to a job that is completed.
+            with suppress(sqlite3.Error):
+                await self._parts.bus.retire(self._running.subscription_id)
         return True
 
     async def _sleep(self) -> None:

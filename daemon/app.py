@@ -20,11 +20,13 @@ from functools import partial
 import anyio
 import structlog
 
+from connectors.sdk.catalog import catalog
 from daemon import lock, log
 from daemon.bus.bus import Bus
 from daemon.ingest.erasing import Eraser
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.unit import Commit
+from daemon.jobs.authorizations import Authorizations
 from daemon.jobs.jobs import Jobs
 from daemon.jobs.parts import Parts
 from daemon.sdnotify import Notifier
@@ -33,6 +35,7 @@ from daemon.store.collector import Collector
 from daemon.store.database import Database
 from daemon.store.migrate import Name, NewerFileError, migrate
 from daemon.store.tokens import Tokens
+from daemon.vault import Vault
 from daemon.web import api, auth, collect, server
 from daemon.web.services import Services
 from streams.guards import Limits
@@ -113,7 +116,10 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             wake=pipeline.to_scrub,
         )
         tasks.start_soon(eraser.run, name="erasing")
-        jobs = await stack.enter_async_context(Jobs.open(state, Parts(bus), settings))
+        known = catalog()
+        vault = Vault.open(settings.data_dir, settings)
+        authorizations = await stack.enter_async_context(Authorizations.open(state, vault, settings, known))
+        jobs = await stack.enter_async_context(Jobs.open(state, Parts(bus, authorizations), settings, known=known))
         services = Services(
             settings=settings,
             events=events,
@@ -123,6 +129,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             pipeline=pipeline,
             bus=bus,
             jobs=jobs,
+            authorizations=authorizations,
             trusted_proxies=auth.networks(settings.server.trusted_proxies),
         )
         application = server.application(services, [*collect.routes(), *api.routes()])

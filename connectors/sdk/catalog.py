@@ -52,6 +52,11 @@ def assemble(providers: list[Provider], missing: Mapping[str, str] | None = None
         if provider.slug in by_slug:
             raise ValueError(f"two providers have the slug {provider.slug!r}")
         by_slug[provider.slug] = provider
+        methods = [each.slug for each in provider.auths]
+        if len(set(methods)) < len(methods) or "check" in methods:  # /v2/auth/{id}/check
+            raise ValueError(
+                f"provider {provider.slug!r} has two authorization methods of one slug, or one named check"
+            )
         for job_type in provider.jobs:
             if job_type.slug in job_types:
                 both = f"{provider_of[job_type.slug]!r} and {provider.slug!r}"

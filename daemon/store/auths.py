@@ -59,6 +59,8 @@ COUNT = """INSERT INTO auth_count (auth_id, unit, start_us, requests)
 FORGET_COUNTS = "DELETE FROM auth_count WHERE unit = ?1 AND start_us < ?2"
 USED = """UPDATE auth SET used_us = max(coalesce(used_us, 0), u.value ->> 1)
     FROM json_each(?1) AS u WHERE auth.id = u.value ->> 0"""
+WORKED = """UPDATE auth SET checked_us = max(coalesce(checked_us, 0), w.value ->> 1)
+    FROM json_each(?1) AS w WHERE auth.id = w.value ->> 0 AND auth.status = 'healthy'"""
 COUNTS = "SELECT unit, start_us, requests FROM auth_count WHERE auth_id = ? ORDER BY unit, start_us"
 
 KEYS = "SELECT key_id, count(*) FROM auth_secret WHERE key_id IS NOT NULL GROUP BY key_id"
@@ -209,8 +211,17 @@ def delete(db: sqlite3.Connection, auth_id: str) -> bool:
 # --- requests
 
 
-def count(db: sqlite3.Connection, requests: Mapping[str, int], used: Mapping[str, int], now_us: int) -> None:
-    """Adds requests to the present hour, day and week, notes when each was used, and forgets what is too old."""
+def count(
+    db: sqlite3.Connection,
+    requests: Mapping[str, int],
+    used: Mapping[str, int],
+    worked: Mapping[str, int],
+    now_us: int,
+) -> None:
+    """Adds requests to the present hour, day and week, and forgets what is too old.
+
+    Also notes when each was used, and when a healthy one last worked.
+    """
     rows = _json(list(requests.items()))
     for unit in Unit:
         start_us = start_of(unit, now_us)
@@ -219,6 +230,8 @@ def count(db: sqlite3.Connection, requests: Mapping[str, int], used: Mapping[str
         db.execute(FORGET_COUNTS, (unit, start_us - (KEPT[unit] - 1) * LENGTH_US[unit]))
     if used:
         db.execute(USED, (_json(list(used.items())),))
+    if worked:
+        db.execute(WORKED, (_json(list(worked.items())),))
 
 
 def counts(db: sqlite3.Connection, auth_id: str) -> dict[Unit, list[tuple[int, int]]]:

@@ -21,8 +21,9 @@ from pydantic import BaseModel, ValidationError
 
 from daemon import log
 from daemon.ingest.asked import Closed
-from daemon.model.refusal import Conflict, NotFound
+from daemon.model.refusal import Conflict, NotFound, Refused
 from daemon.store.tokens import Scope
+from daemon.vault import VaultError
 from daemon.web import auth
 from daemon.web.body import ApiError
 from streams.ql.errors import QueryError
@@ -153,9 +154,13 @@ def refusal(request: web.Request, error: Exception) -> web.Response:
         case ValidationError():
             return refused(request_id, invalid(error))
         case Conflict():
-            return refused(request_id, ApiError(409, str(error)))
+            return refused(request_id, ApiError(409, str(error), data=error.data))
         case NotFound():
             return refused(request_id, ApiError(404, str(error)))
+        case Refused():
+            return refused(request_id, ApiError(422, str(error), errors=error.errors))
+        case VaultError():
+            return refused(request_id, ApiError(503, f"no secret can be kept now: {error}", retry_after=RETRY_S))
         case Closed():
             return refused(request_id, ApiError(503, str(error), retry_after=RETRY_S))
         case web.HTTPException():

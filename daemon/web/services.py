@@ -10,6 +10,7 @@ from aiohttp import web
 
 from daemon.bus.bus import Bus
 from daemon.ingest.pipeline import Pipeline
+from daemon.jobs.authorizations import Authorizations
 from daemon.jobs.jobs import Jobs
 from daemon.settings import Settings
 from daemon.store.collector import Collector
@@ -32,6 +33,7 @@ class Services:
     pipeline: Pipeline
     bus: Bus
     jobs: Jobs
+    authorizations: Authorizations
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     #: Name of the control socket, as a connection over it has it for its own.
     control_path: str = ""

@@ -96,8 +96,8 @@ def test_what_is_due_is_found_also_after_the_clock_was_set_back(db):
 def test_requests_are_counted_by_hour_day_and_week_and_the_old_ones_go(db):
     put(db, "1")
     put(db, "2")
-    auths.count(db, {"1": 2, "gone": 5}, {"1": NOW_US}, NOW_US)
-    auths.count(db, {"1": 3}, {"1": NOW_US - 1}, NOW_US + HOUR_US)
+    auths.count(db, {"1": 2, "gone": 5}, {"1": NOW_US}, {}, NOW_US)
+    auths.count(db, {"1": 3}, {"1": NOW_US - 1}, {}, NOW_US + HOUR_US)
 
     monday_us = NOW_US - 3 * DAY_US
     expected = {
@@ -109,7 +109,7 @@ def test_requests_are_counted_by_hour_day_and_week_and_the_old_ones_go(db):
     assert (NOW_US, None) == tuple(auths.one(db, each, ["aa"]).used_us for each in "12")
 
     for hour in range(0, 24 * 900, 5):
-        auths.count(db, {"1": 1}, {}, NOW_US + hour * HOUR_US)
+        auths.count(db, {"1": 1}, {}, {}, NOW_US + hour * HOUR_US)
     kept = {unit: len(rows) for unit, rows in auths.counts(db, "1").items()}
     assert all(0 < kept[unit] <= KEPT[unit] for unit in Unit), kept
     assert KEPT[Unit.WEEK] == kept[Unit.WEEK]
@@ -129,7 +129,7 @@ def test_checks_are_spread_about_their_time():
 
 def test_deleting_takes_secrets_and_counts_along(db):
     put(db, "1")
-    auths.count(db, {"1": 1}, {}, NOW_US)
+    auths.count(db, {"1": 1}, {}, {}, NOW_US)
     jobs.insert(db, jobs.NewJob("j", "t", "", "", "1", "{}", "", None, None, None), NOW_US)
 
     assert [("j", "running")] == [(each.id, each.state) for each in auths.holders(db, "1", 5)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon import settings
+from daemon.model.job import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "daemon" / "README.md").read_text("utf-8")
@@ -56,3 +57,16 @@ def test_log_events_are_past_tense_snake_names():
 
     assert [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
     assert [name for name in names if name.rpartition("_")[2] in present] == []
+
+
+def test_the_readme_has_every_transition_of_a_job():
+    head, _, *lines = [line for line in section("Jobs").splitlines() if line.startswith("|")]
+    messages = re.findall(r"`(\w+)`", head)
+    written = {
+        (line.split("**")[1], message): target
+        for line in lines
+        for message, target in zip(messages, [cell.strip() for cell in line.split("|")][2:-1], strict=True)
+        if target
+    }
+
+    assert {(s, m): t for s, each in TRANSITIONS.items() for m, t in each.items()} == written

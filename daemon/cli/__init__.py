@@ -99,16 +99,23 @@ COMMANDS: dict[str, Entry] = {
         "daemon.cli.functions:show", "Shows the function NAME: what it takes and gives, and examples."
     ),
     "import": Entry("daemon.cli.importing:import_file", "Imports a CSV or NDJSON file, repeatably."),
-    "job complete": Entry("daemon.cli.definitions:job_complete", "Ends a job for good."),
-    "job create": Entry(
-        "daemon.cli.definitions:job_create", "Creates a job of JOB_TYPE; `cohortd job types` lists them."
-    ),
-    "job delete": Entry("daemon.cli.definitions:job_delete", "Deletes a job and its subscription."),
-    "job list": Entry("daemon.cli.definitions:job_list", "Lists the jobs."),
-    "job pause": Entry("daemon.cli.definitions:job_pause", "Pauses a job; its subscription keeps its place."),
-    "job resume": Entry("daemon.cli.definitions:job_resume", "Resumes a paused or failed job where it was."),
-    "job show": Entry("daemon.cli.definitions:job_show", "Shows a job."),
-    "job types": Entry("daemon.cli.definitions:job_types", "Lists the providers and the job types that they offer."),
+    "job complete": Entry("daemon.cli.jobs:complete", "Ends a job for good."),
+    "job copy": Entry("daemon.cli.jobs:copy", "Creates a job as another one is."),
+    "job create": Entry("daemon.cli.jobs:create", "Creates a job of JOB_TYPE; `cohortd job types` lists them."),
+    "job delete": Entry("daemon.cli.jobs:delete", "Deletes a job and its subscription."),
+    "job deliveries": Entry("daemon.cli.job_history:deliveries", "Shows what a job sent, omitted, or failed to send."),
+    "job dryrun": Entry("daemon.cli.job_history:dryrun", "Shows what a job would send; sends nothing, or one sample."),
+    "job edit": Entry("daemon.cli.jobs:edit", "Changes a job's label, description or authorization."),
+    "job list": Entry("daemon.cli.jobs:list_", "Lists the jobs."),
+    "job logs": Entry("daemon.cli.job_history:logs", "Shows the log of a job, or of all."),
+    "job metrics": Entry("daemon.cli.job_history:metrics", "Shows what a job did, by hour, day or week."),
+    "job pause": Entry("daemon.cli.jobs:pause", "Pauses a job; its subscription keeps its place."),
+    "job redeliver": Entry("daemon.cli.job_history:redeliver", "Sends messages again: what failed, or a range."),
+    "job resume": Entry("daemon.cli.jobs:resume", "Resumes a paused or failed job where it was."),
+    "job run": Entry("daemon.cli.jobs:run", "Ends a job's sleep: it runs now."),
+    "job runs": Entry("daemon.cli.job_history:runs", "Shows a job's runs: when, how each ended, what it did."),
+    "job show": Entry("daemon.cli.jobs:show", "Shows a job: its status and why, its configuration."),
+    "job types": Entry("daemon.cli.jobs:types", "Lists the providers and the job types that they offer."),
     "plan": Entry("daemon.cli.applying:plan", "Shows what `apply` would change."),
     "profile admit": Entry(
         "daemon.cli.person:admit", "Lets a person come back who was erased; FIELD = VALUE is a key they had."

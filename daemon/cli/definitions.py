@@ -1,6 +1,7 @@
 """Commands on what a running daemon has defined, and on what came of it.
 
-`cohortd query`, `audience`, `rule`, `stream`, `profile`, `subscription`, `job`; what would change stands in `schema`.
+`cohortd query`, `audience`, `rule`, `stream`, `profile`, `subscription`; jobs stand in `jobs`, what would change in
+`schema`.
 """
 
 from __future__ import annotations
@@ -274,75 +275,6 @@ def subscription_list(as_json: bool, **where: Any) -> None:
 def subscription_show(subscription: str, as_json: bool, **where: Any) -> None:
     """Shows a subscription: cursor, lag in triggers and seconds."""
     show_facts(client_of(**where).call("GET", f"/v2/subscription/{segment(subscription)}"), as_json=as_json)
-
-
-@click.command("list")
-@remote
-def job_list(as_json: bool, **where: Any) -> None:
-    """Lists the jobs."""
-    rows = client_of(**where).pages("/v2/job")
-    columns = ("id", "job_type", "label", "state", "reason", "sleep_until", "updated")
-    show_rows(rows, columns, as_json=as_json, title="jobs")
-
-
-@click.command("show")
-@click.argument("job")
-@remote
-def job_show(job: str, as_json: bool, **where: Any) -> None:
-    """Shows a job."""
-    show_facts(client_of(**where).call("GET", f"/v2/job/{segment(job)}"), as_json=as_json)
-
-
-@click.command("create")
-@click.argument("job_type")
-@click.option("--label", required=True)
-@click.option("--description", default="")
-@click.option(
-    "--config", type=click.File("r", encoding="utf-8"), required=True, help="JSON or YAML file, `-`: standard input."
-)
-@remote
-def job_create(job_type: str, label: str, description: str, config: TextIO, as_json: bool, **where: Any) -> None:
-    """Creates a job of JOB_TYPE; `cohortd job types` lists them."""
-    import yaml
-
-    body = {"label": label, "description": description, "config": yaml.safe_load(config)}
-    show_facts(client_of(**where).call("POST", f"/v2/job/{segment(job_type)}", json=body), as_json=as_json)
-
-
-@click.command("types")
-@remote
-def job_types(as_json: bool, **where: Any) -> None:
-    """Lists the providers and the job types that they offer."""
-    rows = [
-        {"provider": provider["slug"], "job_type": each["slug"], "label": each.get("label", "")}
-        for provider in client_of(**where).call("GET", "/v2/provider")
-        for each in provider.get("job_types") or provider.get("jobs") or ()
-    ]
-    show_rows(rows, ("job_type", "provider", "label"), as_json=as_json, title="job types")
-
-
-def _job_command(name: str, doc: str) -> click.Command:
-    @click.command(name, help=doc)
-    @click.argument("job")
-    @remote
-    def command(job: str, as_json: bool, **where: Any) -> None:
-        show_facts(client_of(**where).call("POST", f"/v2/job/{segment(job)}/{name}"), as_json=as_json)
-
-    return command
-
-
-job_pause = _job_command("pause", "Pauses a job; its subscription keeps its place.")
-job_resume = _job_command("resume", "Resumes a paused or failed job where it was.")
-job_complete = _job_command("complete", "Ends a job for good.")
-
-
-@click.command("delete")
-@click.argument("job")
-@remote
-def job_delete(job: str, as_json: bool, **where: Any) -> None:
-    """Deletes a job and its subscription."""
-    client_of(**where).call("DELETE", f"/v2/job/{segment(job)}")
-    _done(f"job {job} deleted", as_json=as_json)
 
 
 def _verdict(found: Any, *, as_json: bool) -> None:

@@ -1,0 +1,158 @@
+"""`cohortd job …`, as it is typed."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import orjson
+import pytest
+
+COHORTD = Path(sys.executable).with_name("cohortd")
+CONFIG = {"audiences": ["vip"], "url": "http://127.0.0.1:9/hook"}
+SHOP = "SELECT user_id, plan FROM web INTO user BY user_id ALIAS shop"
+VIP = 'FILTER plan = "gold" ALIAS vip'
+
+
+class Shell:
+    """Types commands against a daemon; gives their output, errors too."""
+
+    def __init__(self, data_dir):
+        self.data_dir = data_dir
+
+    async def start(self, *words):
+        return await asyncio.create_subprocess_exec(
+            COHORTD, *map(str, words), "--data-dir", self.data_dir, stdin=PIPE, stdout=PIPE, stderr=STDOUT
+        )
+
+    async def __call__(self, *words, status=0, stdin=None):
+        process = await self.start(*words)
+        output, _ = await process.communicate(stdin.encode() if stdin else None)
+        assert process.returncode == status, output.decode()
+        return output.decode()
+
+    async def json(self, *words, **options):
+        return orjson.loads(await self(*words, "--json", **options))
+
+    async def create(self, label, *words, config=CONFIG, status=0):
+        return await self(
+            "job", "create", "webhook_triggers", "--label", label, "--config", "-", *words,
+            stdin=orjson.dumps(config).decode(), status=status,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def shell(tmp_path):
+    return Shell(tmp_path)
+
+
+async def define(opened):
+    await opened.post("/api/query", data=SHOP, ok=True)
+    await opened.post("/api/segment", data=VIP, ok=True)
+
+
+async def test_a_job_is_created_found_by_its_label_and_shown_as_people_read_it(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+
+        made = await shell.create(
+            "to the crm", "--description", "golden ones", "--quiet-from", "22:00", "--quiet-hours", "8", "--zone",
+            "Europe/Berlin", "--expires", "2099-01-01T00:00:00Z",
+        )  # fmt: skip
+        shown = await shell("job", "show", "to the crm")
+        whole = await shell.json("job", "show", "to the crm")
+
+        assert made.splitlines()[1:4] == shown.splitlines()[1:4]
+        lines = [line.split(maxsplit=1) for line in shown.splitlines()]
+        assert ["label", "to the crm"] in lines
+        assert ["description", "golden ones"] in lines
+        assert ["quiet", "22:00 for 8 h Europe/Berlin"] in lines
+        assert ["expires", "2099-01-01T00:00:00Z"] in lines
+        assert "url: http://127.0.0.1:9/hook" in shown
+        assert whole["quiet"] == {"time_of_day": "22:00", "hours": 8, "time_zone": "Europe/Berlin", "drop": False}
+        assert await shell.json("job", "show", whole["id"][:6]) == await shell.json("job", "show", whole["id"])
+
+
+async def test_jobs_are_listed_by_what_they_are(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        assert await shell("job", "list") == "no jobs\n"
+        for label in ("a", "b", "c"):
+            await shell.create(label)
+        await shell("job", "pause", "b")
+
+        listed = await shell("job", "list")
+        paused = await shell.json("job", "list", "--state", "paused")
+        some = await shell.json("job", "list", "--limit", "2")
+
+        assert listed.splitlines()[0].split() == [
+            "id", "label", "provider", "type", "direction", "authorization", "status", "reason", "modified"
+        ]  # fmt: skip
+        assert listed.splitlines()[-1] == "2 running, 1 paused"
+        assert [each["label"] for each in paused] == ["b"]
+        assert [each["label"] for each in some] == ["a", "b"]
+        assert await shell.json("job", "list", "--text", "c", "--provider", "webhook") != []
+        assert "is not one of 'running'" in await shell("job", "list", "--state", "asleep", status=2)
+
+
+async def test_a_job_is_edited_copied_paused_resumed_completed_and_deleted(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        await shell.create("one")
+
+        edited = await shell.json("job", "edit", "one", "--label", "first", "--description", "of two")
+        copied = await shell.json("job", "copy", "first", "--label", "second")
+        states = [(await shell.json("job", word, "second"))["state"] for word in ("pause", "resume", "run", "complete")]
+        deleted = await shell("job", "delete", "first")
+
+        assert (edited["label"], edited["description"]) == ("first", "of two")
+        assert (copied["label"], copied["config"]) == ("second", edited["config"])
+        assert states == ["paused", "running", "running", "completed"]
+        assert deleted == f"job {edited['id']} deleted\n"
+        assert [each["label"] for each in await shell.json("job", "list")] == ["second"]
+
+
+async def test_every_refusal_says_what_to_do(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        await shell.create("twin")
+        await shell.create("twin")
+
+        unknown = await shell("job", "show", "nothing", status=1)
+        twice = await shell("job", "pause", "twin", status=1)
+        nothing = await shell("job", "edit", "twin", status=2)
+        no_schedule = await shell.create("x", "--at", "02:30", status=2)
+        half = await shell.create("x", "--quiet-from", "02:30", status=2)
+        scheduled = await shell.create("x", "--frequency", "daily", status=1)
+        no_mapping = await shell.create("x", config=[1], status=1)
+        again = await shell("job", "redeliver", "twin", status=2)
+        of_all = await shell("job", "logs", "--run", "x", status=2)
+
+        assert unknown == "Error: there is no job 'nothing'; `cohortd job list` shows them\n"
+        assert "2 have the name 'twin': " in twice
+        assert "name one by its id" in twice
+        assert "give --label, --description or --auth" in nothing
+        assert "a schedule needs --frequency" in no_schedule
+        assert "need both --quiet-from and --quiet-hours" in half
+        assert "webhook_triggers runs all the time; leave the schedule out" in scheduled
+        assert "give a mapping from names to values" in no_mapping
+        assert "--failed, --omitted, --delivery ID, or --first-trigger ID" in again
+        assert "--run goes with a job" in of_all
+
+
+async def test_watching_shows_the_same_again_until_ctrl_c(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        await shell.create("one")
+
+        watching = await shell.start("job", "list", "--watch", "0.1")
+        for _ in range(3):
+            await watching.stdout.readuntil(b" one ")
+        await shell("job", "pause", "one")
+        await watching.stdout.readuntil(b"paused")
+        watching.send_signal(signal.SIGINT)
+
+        assert await watching.wait() == 0

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from daemon.web.unpack import GZIP_START, PACKINGS, PackingError, Unpacker
+from connectors.sdk.formats.compression import GZIP_START, PACKINGS, PackingError, Unpacker
 
 #: Largest body of a request to the API (definitions, jobs), in bytes.
 API_BODY_BYTES = 1_000_000

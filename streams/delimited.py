@@ -1,4 +1,4 @@
-"""Delimited text (CSV) into events: values are text as written.
+"""Delimited text (CSV) into rows, and rows into events: values are text as written.
 
 Quoting is strict (RFC 4180): a quote stands at both ends of a value or doubled within one, nowhere else. A row has as
 many values as there are columns. Blank lines are nothing. A value in quotes may hold newlines; a refusal names the
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
@@ -33,6 +34,8 @@ DELIMITERS: Final = {"tab": "\t", "t": "\t", "\\t": "\t", "comma": ",", "semicol
 # Values are bounded by the size of an event; the module's own bound would refuse some of them.
 csv.field_size_limit(2**31 - 1)
 
+T = TypeVar("T")
+
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -48,27 +51,20 @@ def delimiter_of(text: str) -> str:
     return found
 
 
-class Delimited:
-    """Reads rows from lines that come in pieces.
+class RowCutter(ABC, Generic[T]):
+    """Cuts lines that come in pieces into rows; who derives from it says what becomes of a row.
 
-    `headers` None takes the first line. `append` is merged into every row and wins over a column of the same name.
-    With `stop`, reading ends with the first refusal: what stands behind it is not looked at.
+    `headers` None takes the first line. A row whose quotes are not closed within `longest` characters is refused. With
+    `stop`, reading ends with the first refusal: what stands behind it is not looked at.
     """
 
     def __init__(
-        self,
-        rules: Rules,
-        *,
-        delimiter: str = ",",
-        headers: Sequence[str] | None = None,
-        append: Mapping[str, Any] | None = None,
-        stop: bool = False,
+        self, *, delimiter: str = ",", headers: Sequence[str] | None = None, longest: int, stop: bool = False
     ) -> None:
-        self._rules = rules
+        self.names: tuple[str, ...] = ()
         self._delimiter = delimiter
-        self._append = dict(append or {})
+        self._longest = longest
         self._stop = stop
-        self._names: tuple[str, ...] = ()
         self._held: list[str] = []
         value = f'(?>"(?:[^"]++|"")*+"|[^"{re.escape(delimiter)}\r\n]*+)'
         row = f"{value}(?:{re.escape(delimiter)}{value})*+\r?"
@@ -76,15 +72,31 @@ class Delimited:
         if headers is not None:
             self._set_names(headers)
 
-    def read(self, lines: Sequence[bytes], first: int, received_us: int) -> tuple[list[Event], list[Refusal]]:
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of the lines that were read and wait for the end of their row, line ends included."""
+        return sum(len(line.encode("utf-8", "surrogateescape")) + 1 for line in self._held)
+
+    @abstractmethod
+    def take(self, rows: Iterable[tuple[list[str], str]], first: int, found: list[T], refusals: list[Refusal]) -> None:
+        """Takes rows of as many lines, of which the first has the number `first`, each with its line's text.
+
+        What a row gives is added to `found`, a row that cannot be used to `refusals`.
+        """
+
+    @abstractmethod
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raises HeaderError for names, all different, that rows cannot be used with."""
+
+    def cut(self, lines: Sequence[bytes], first: int) -> tuple[list[T], list[Refusal]]:
         """Reads lines, of which the first has the number `first`; the last row may wait for the lines that follow.
 
         Raises HeaderError for a header that cannot be used.
         """
-        events: list[Event] = []
+        found: list[T] = []
         refusals: list[Refusal] = []
         if not lines:
-            return events, refusals
+            return found, refusals
         plain = not self._held
         try:
             text = b"\n".join(lines).decode()
@@ -94,35 +106,33 @@ class Delimited:
         if plain and "\r" in text and '"' not in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
         rows = text.split("\n")
-        if not self._names:
+        if not self.names:
             while rows and not rows[0].strip():
                 rows, first = rows[1:], first + 1
             if not rows:
-                return events, refusals
+                return found, refusals
             self._set_names(self._header(rows[0].removesuffix("\r")))
             rows, first = rows[1:], first + 1
         if plain and '"' not in text and "\r" not in text and "\0" not in text:
-            self._take(((row.split(self._delimiter), row) for row in rows), first, received_us, events, refusals)
+            self.take(((row.split(self._delimiter), row) for row in rows), first, found, refusals)
         else:
             first -= len(self._held)
-            self._careful(self._held + rows, first, received_us, events, refusals)
-        return events, refusals
+            self._careful(self._held + rows, first, found, refusals)
+        return found, refusals
 
-    def end(self, next_line: int, received_us: int) -> tuple[list[Event], list[Refusal]]:
+    def rest(self, next_line: int) -> tuple[list[T], list[Refusal]]:
         """Reads what still waits, with `next_line` the number of the line that would have come next."""
-        events: list[Event] = []
+        found: list[T] = []
         refusals: list[Refusal] = []
         while self._held and not (refusals and self._stop):
             held, self._held = self._held, []
             at = next_line - len(held)
             refusals.append(Refusal(at, "a quote is opened and never closed", sample(held[0])))
             if not self._stop:
-                self._careful(held[1:], at + 1, received_us, events, refusals)
-        return events, refusals
+                self._careful(held[1:], at + 1, found, refusals)
+        return found, refusals
 
-    def _careful(
-        self, lines: list[str], first: int, received_us: int, events: list[Event], refusals: list[Refusal]
-    ) -> None:
+    def _careful(self, lines: list[str], first: int, found: list[T], refusals: list[Refusal]) -> None:
         """Reads lines that may have quotes, or be broken in any way."""
         self._held = []
         at = 0
@@ -130,19 +140,19 @@ class Delimited:
             whole = _complete(lines, at)
             text = "\n".join(lines[at:whole])
             if whole > at and self._rows.fullmatch(text) and "\0" not in text and not _SURROGATE.search(text):
-                self._batch(lines[at:whole], first + at, received_us, events, refusals)
+                self._batch(lines[at:whole], first + at, found, refusals)
                 at = whole
                 continue
             end = _row_end(lines, at)
             if end is None:
-                if sum(map(len, lines[at:])) <= self._rules.event_bytes:
+                if sum(map(len, lines[at:])) <= self._longest:
                     self._held = lines[at:]
                     return
-                reason: str | None = f"a quote is not closed within {self._rules.event_bytes} bytes"
+                reason: str | None = f"a quote is not closed within {self._longest} bytes"
             else:
                 reason = self._fault("\n".join(lines[at:end]))
             if reason is None:
-                self._batch(lines[at : end or at + 1], first + at, received_us, events, refusals)
+                self._batch(lines[at : end or at + 1], first + at, found, refusals)
                 at = end or at + 1
             else:
                 # The next row is looked for on the next line, whatever the quotes say.
@@ -160,53 +170,15 @@ class Delimited:
             return "the row is not valid UTF-8"
         return None
 
-    def _batch(
-        self, lines: list[str], first: int, received_us: int, events: list[Event], refusals: list[Refusal]
-    ) -> None:
+    def _batch(self, lines: list[str], first: int, found: list[T], refusals: list[Refusal]) -> None:
         reader = csv.reader([line + "\n" for line in lines], delimiter=self._delimiter, strict=True)
         line = 1
         for row in reader:
             if row:
-                self._take(((row, lines[line - 1]),), first + line - 1, received_us, events, refusals)
+                self.take(((row, lines[line - 1]),), first + line - 1, found, refusals)
                 if refusals and self._stop:
                     return
             line = reader.line_num + 1
-
-    def _take(
-        self,
-        rows: Iterable[tuple[list[str], str]],
-        first: int,
-        received_us: int,
-        events: list[Event],
-        refusals: list[Refusal],
-    ) -> None:
-        names, rules, append, stop = self._names, self._rules, self._append, self._stop
-        count, largest = len(names), rules.event_bytes
-        dumps, accept = orjson.dumps, events.append
-        timed = rules.timestamp_field is not None or TIME_KEY in names or TIME_KEY in append
-        keyed = ID_KEY in names or ID_KEY in append
-        for number, (row, line) in enumerate(rows, first):
-            try:
-                if len(row) != count or not line:
-                    if len(row) == 1 and not line.strip():
-                        continue
-                    raise RefusedError(f"the row has {len(row)} values, there are {count} columns")  # noqa: TRY301
-                data: dict[str, Any] = dict(zip(names, row, strict=True))
-                if append:
-                    data.update(append)
-                body = dumps(data)
-                if len(body) > largest:
-                    raise RefusedError(  # noqa: TRY301  (a call for each row would cost more than the row)
-                        f"the event has {len(body)} bytes; at most {largest} are accepted"
-                    )
-                when = event_time(data, received_us, rules) if timed else received_us
-                name = event_id(data, rules) if keyed else None
-            except RefusedError as refusal:
-                refusals.append(Refusal(number, str(refusal), sample(line)))
-                if stop:
-                    return
-                continue
-            accept(Event(when, name, body.decode(), data))
 
     def _header(self, line: str) -> list[str]:
         if reason := self._fault(line):
@@ -221,6 +193,71 @@ class Delimited:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise HeaderError(f"column names that stand more than once: {', '.join(twice)}")
+        self.check_names(names)
+        self.names = tuple(names)
+
+
+class Delimited(RowCutter[Event]):
+    """Reads events; `append` is merged into every row and wins over a column of the same name."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        delimiter: str = ",",
+        headers: Sequence[str] | None = None,
+        append: Mapping[str, Any] | None = None,
+        stop: bool = False,
+    ) -> None:
+        self._rules = rules
+        self._append = dict(append or {})
+        self._received_us = 0
+        super().__init__(delimiter=delimiter, headers=headers, longest=rules.event_bytes, stop=stop)
+
+    def read(self, lines: Sequence[bytes], first: int, received_us: int) -> tuple[list[Event], list[Refusal]]:
+        """Reads lines as `cut` does; `received_us` is the time of events that have none."""
+        self._received_us = received_us
+        return self.cut(lines, first)
+
+    def end(self, next_line: int, received_us: int) -> tuple[list[Event], list[Refusal]]:
+        """Reads what still waits, with `next_line` the number of the line that would have come next."""
+        self._received_us = received_us
+        return self.rest(next_line)
+
+    def take(
+        self, rows: Iterable[tuple[list[str], str]], first: int, found: list[Event], refusals: list[Refusal]
+    ) -> None:
+        """Makes events of rows."""
+        names, rules, append, stop, received_us = self.names, self._rules, self._append, self._stop, self._received_us
+        count, largest = len(names), rules.event_bytes
+        dumps, accept = orjson.dumps, found.append
+        timed = rules.timestamp_field is not None or TIME_KEY in names or TIME_KEY in append
+        keyed = ID_KEY in names or ID_KEY in append
+        for number, (row, line) in enumerate(rows, first):
+            try:
+                if len(row) != count or not line:
+                    if len(row) == 1 and not line.strip():
+                        continue
+                    raise RefusedError(columns_differ(row, count))  # noqa: TRY301  (a call would cost more than the row)
+                data: dict[str, Any] = dict(zip(names, row, strict=True))
+                if append:
+                    data.update(append)
+                body = dumps(data)
+                if len(body) > largest:
+                    raise RefusedError(  # noqa: TRY301  (as above)
+                        f"the event has {len(body)} bytes; at most {largest} are accepted"
+                    )
+                when = event_time(data, received_us, rules) if timed else received_us
+                name = event_id(data, rules) if keyed else None
+            except RefusedError as refusal:
+                refusals.append(Refusal(number, str(refusal), sample(line)))
+                if stop:
+                    return
+                continue
+            accept(Event(when, name, body.decode(), data))
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raises HeaderError where no row could become an event."""
         field = self._rules.timestamp_field
         if field is not None and field not in names and field not in self._append:
             raise HeaderError(f"timestamp_field {field!r} is not a column; the columns are {', '.join(names)}")
@@ -230,7 +267,11 @@ class Delimited:
             accepted(data, orjson.dumps(data), 0, self._rules)
         except RefusedError as refusal:
             raise HeaderError(f"the columns, with what is appended: {refusal}") from None
-        self._names = tuple(names)
+
+
+def columns_differ(row: Sequence[str], count: int) -> str:
+    """Says that a row does not have as many values as there are columns."""
+    return f"the row has {len(row)} values, there are {count} columns"
 
 
 def _complete(lines: list[str], start: int) -> int:

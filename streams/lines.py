@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -14,13 +16,22 @@ class Lines:
 
     def __init__(self, longest: int) -> None:
         self.number = 1
+        #: Bytes of what was fed up to the end of the last line that was given.
+        self.consumed = 0
+        self._fed = 0
         self._longest = longest
         self._rest = b""
         self._skipping = False
         self._begun = False
 
+    @property
+    def skipping(self) -> bool:
+        """Whether what was fed last is within a line that is too long."""
+        return self._skipping
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """Gives the lines that end within `chunk`; afterwards `number` counts them."""
+        self._fed += len(chunk)
         if not self._begun:
             chunk = self._rest + chunk
             self._rest = b""
@@ -39,6 +50,8 @@ class Lines:
             chunk = self._rest + chunk
         lines = chunk.split(b"\n")
         self._rest = lines.pop()
+        if lines:
+            self.consumed = self._fed - len(self._rest)
         if len(self._rest) > self._longest:
             self._rest = self._rest[: self._longest + 1]
             self._skipping = True
@@ -51,4 +64,18 @@ class Lines:
         if not rest:
             return []
         self.number += 1
+        self.consumed = self._fed
         return [rest.removeprefix(_BOM) if not self._begun else rest]
+
+
+def slice_end(lines: Sequence[bytes], at: int, most_lines: int, most_bytes: int) -> int:
+    """Gives the end of a slice of lines from `at` with so many lines and about so many bytes, of one line at least."""
+    end = min(at + most_lines, len(lines))
+    if sum(map(len, lines[at:end])) <= most_bytes:
+        return end
+    size = 0
+    for index in range(at, end):
+        size += len(lines[index])
+        if size > most_bytes:
+            return index + 1
+    return end

@@ -35,7 +35,7 @@ from daemon.web.envelope import describe, request_id_of
 from daemon.web.services import SERVICES
 from streams.delimited import Delimited, HeaderError, delimiter_of
 from streams.event import Event, Refusal, Rules, read_lines
-from streams.lines import Lines
+from streams.lines import Lines, slice_end
 
 CSV = frozenset({"text/csv", "application/csv", "text/tab-separated-values"})
 
@@ -206,7 +206,8 @@ class _Upload:
         at = 0
         self._received_us = clock.now_us()
         while at < len(lines):
-            end = _slice_end(lines, at, _HURRIED_PART if self._collector.hurried else 1)
+            part = _HURRIED_PART if self._collector.hurried else 1
+            end = slice_end(lines, at, _SLICE_LINES // part, _SLICE_BYTES // part)
             events, refusals = self._reader.read(lines[at:end], first + at, self._received_us)
             if not await self._took(events, refusals):
                 return False
@@ -272,18 +273,6 @@ class _Upload:
     def _with_added(self, event: Event) -> Event:
         data = event.data | self._added
         return event._replace(data=data, body=orjson.dumps(data).decode())
-
-
-def _slice_end(lines: list[bytes], at: int, part: int) -> int:
-    end = min(at + _SLICE_LINES // part, len(lines))
-    if sum(map(len, lines[at:end])) <= _SLICE_BYTES // part:
-        return end
-    size = 0
-    for index in range(at, end):
-        size += len(lines[index])
-        if size > _SLICE_BYTES // part:
-            return index + 1
-    return end
 
 
 def _plainly(error: NotAcceptedError, message: str) -> NotAcceptedError:

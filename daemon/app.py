@@ -27,6 +27,7 @@ from daemon.ingest.erasing import Eraser
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.unit import Commit
 from daemon.jobs.authorizations import Authorizations
+from daemon.jobs.data import JobData
 from daemon.jobs.jobs import Jobs
 from daemon.jobs.parts import Parts
 from daemon.sdnotify import Notifier
@@ -119,7 +120,9 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
         known = catalog()
         vault = Vault.open(settings.data_dir, settings)
         authorizations = await stack.enter_async_context(Authorizations.open(state, vault, settings, known))
-        jobs = await stack.enter_async_context(Jobs.open(state, Parts(bus, authorizations), settings, known=known))
+        data = JobData(events, state, collector, lambda: pipeline.definitions, settings)
+        parts = Parts(bus, authorizations, data)
+        jobs = await stack.enter_async_context(Jobs.open(state, parts, settings, known=known))
         services = Services(
             settings=settings,
             events=events,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from connectors.sdk.run import Run
 
@@ -19,33 +19,81 @@ class Member(NamedTuple):
     audiences: Sequence[str]  # slugs
 
 
-class MemberSource(Protocol):
-    """Where the members of a job's audiences come from."""
+class Change(NamedTuple):
+    """An enter or an exit."""
 
-    def members(self, *, fields: Sequence[str] | None, after: int) -> AsyncIterator[Sequence[Member]]:
-        """Gives pages of members in the order of their numbers, beginning behind `after` (0: all of them)."""
+    trigger: int  # its number in the one log of triggers
+    profile: int
+    fields: Mapping[str, Any]  # as they are now; of a profile that is no more the last ones
+    audience: str  # slug
+    event: Literal["enter", "exit"]
+    at_us: int
+
+
+class ChangePage(NamedTuple):
+    """Changes in order; all up to the trigger `read_to` are in it and the pages before."""
+
+    changes: Sequence[Change]
+    read_to: int
+
+
+class ForgottenError(Exception):
+    """What was asked for is so old that the log of triggers does not have it any more."""
+
+
+class MemberSource(Protocol):
+    """Where the members of a job's audiences come from; see AudienceRun."""
+
+    def columns(self) -> Sequence[str]:
+        """Gives the names of all fields that profiles can have now, the most telling ones first."""
+
+    async def moment(self) -> int:
+        """Gives the moment that it is, as the number of the last trigger."""
+
+    def members(self, moment: int, *, fields: Sequence[str] | None, after: int) -> AsyncIterator[Sequence[Member]]:
+        """Gives pages of the members as of a moment."""
+
+    def changes(self, after: int, upto: int, *, fields: Sequence[str] | None) -> AsyncIterator[ChangePage]:
+        """Gives pages of what changed between two moments."""
+
+
+class LogPlace(NamedTuple):
+    """A place in the log: the last position of each of its lanes."""
+
+    realtime: int = 0
+    bulk: int = 0
+
+
+#: Before all events.
+LOG_START: Final = LogPlace()
 
 
 class StoredEvent(NamedTuple):
     """An event as it stands in the log."""
 
-    position: int
     stream: str
     at_us: int  # the event's own time
     received_us: int
     fields: Mapping[str, Any]
 
 
+class EventPage(NamedTuple):
+    """Events by their arrival; all that was asked for up to `place` is in it and the pages before. It may be empty."""
+
+    events: Sequence[StoredEvent]
+    place: LogPlace
+
+
 class EventSource(Protocol):
-    """Where events of the log come from."""
+    """Where events of the log come from; see EventsRun."""
+
+    async def place(self) -> LogPlace:
+        """Gives where the log ends now."""
 
     def events(
-        self, streams: Sequence[str], *, start_us: int | None, end_us: int | None, after: int
-    ) -> AsyncIterator[Sequence[StoredEvent]]:
-        """Gives pages of events by their arrival: `start_us` inclusive, `end_us` exclusive, positions behind `after`.
-
-        No streams: all of them. Ends with what the log had when it was asked.
-        """
+        self, streams: Sequence[str], *, start_us: int | None, end_us: int | None, after: LogPlace, upto: LogPlace
+    ) -> AsyncIterator[EventPage]:
+        """Gives pages of events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +102,28 @@ class AudienceRun(Run[C_co]):
 
     source: MemberSource
 
-    def members(self, *, fields: Sequence[str] | None = None, after: int = 0) -> AsyncIterator[Sequence[Member]]:
-        """Gives pages of members in the order of their numbers, beginning behind `after` (0: all of them)."""
-        return self.source.members(fields=fields, after=after)
+    def columns(self) -> Sequence[str]:
+        """Gives the names of all fields that profiles can have now."""
+        return self.source.columns()
+
+    async def moment(self) -> int:
+        """Gives the moment that it is, as the number of the last trigger: what comes later has a greater one."""
+        return await self.source.moment()
+
+    def members(
+        self, moment: int, *, fields: Sequence[str] | None = None, after: int = 0
+    ) -> AsyncIterator[Sequence[Member]]:
+        """Gives pages of those who were members at `moment`, by the numbers of their profiles, behind `after`.
+
+        Each once, with the fields of now. Who was erased or merged into another since is left out. Together with the
+        `changes` after the same moment nobody is missing and nobody twice. Raises ForgottenError where the moment is
+        too long ago, ConfigError for an audience that there is not.
+        """
+        return self.source.members(moment, fields=fields, after=after)
+
+    def changes(self, after: int, upto: int, *, fields: Sequence[str] | None = None) -> AsyncIterator[ChangePage]:
+        """Gives pages of the enters and exits after one moment, up to another. Raises as `members` does."""
+        return self.source.changes(after, upto, fields=fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +132,21 @@ class EventsRun(Run[C_co]):
 
     source: EventSource
 
+    async def place(self) -> LogPlace:
+        """Gives where the log ends now."""
+        return await self.source.place()
+
     def events(
-        self, streams: Sequence[str] = (), *, start_us: int | None = None, end_us: int | None = None, after: int = 0
-    ) -> AsyncIterator[Sequence[StoredEvent]]:
-        """Gives pages of events by arrival: `start_us` inclusive, `end_us` exclusive, positions behind `after`."""
-        return self.source.events(streams, start_us=start_us, end_us=end_us, after=after)
+        self,
+        streams: Sequence[str] = (),
+        *,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        after: LogPlace = LOG_START,
+        upto: LogPlace,
+    ) -> AsyncIterator[EventPage]:
+        """Gives pages of the events of these streams (none: of all) between two places of the log.
+
+        Of those the ones that arrived from `start_us` on and before `end_us`. Erased events are left out.
+        """
+        return self.source.events(streams, start_us=start_us, end_us=end_us, after=after, upto=upto)

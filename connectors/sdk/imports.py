@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from connectors.sdk.run import Run
+from streams.event import Refusal
 
 C_co = TypeVar("C_co", covariant=True)
 Row = Mapping[str, object]
+
+#: Rows that are handed over at a time, at most: they are one transaction, for which others wait.
+MOST_ROWS: Final = 1000
 
 
 class Emitted(NamedTuple):
@@ -24,8 +28,11 @@ class Emitted(NamedTuple):
 class Difference(Protocol):
     """Which rows of an import were not in the one before, by hashes on the disk. Memory does not grow with the rows."""
 
-    def changed(self, rows: Sequence[Row]) -> AsyncIterator[Sequence[Row]]:
-        """Gives those of `rows` that the former import did not have, in pages and in order."""
+    async def changed(self, rows: Sequence[Row]) -> Sequence[int]:
+        """Gives the places in `rows` of those that the former import did not have, in order.
+
+        Rows are compared by what is imported of them. Asking again for the same rows changes nothing.
+        """
 
     async def complete(self) -> None:
         """Makes this import the one that the next is compared with. Without it the former one stays."""
@@ -34,16 +41,15 @@ class Difference(Protocol):
 class RowSink(Protocol):
     """Where an import's rows go; the daemon's log."""
 
-    async def emit(self, rows: Sequence[Row], checkpoint: object) -> Emitted:
-        """Stores rows in the bulk lane and `checkpoint`, both or neither, durably.
-
-        Waits while the log is full. Raises TransientError where it cannot be written.
-        """
+    async def emit(
+        self, rows: Sequence[Row], checkpoint: object, *, lines: Sequence[int] = (), refused: Sequence[Refusal] = ()
+    ) -> Emitted:
+        """Stores rows in the bulk lane and `checkpoint`, both or neither, durably; see ImportRun."""
 
     async def save(self, checkpoint: object) -> None:
         """Stores a checkpoint without rows, where `emit` stores its own."""
 
-    def difference(self) -> AbstractAsyncContextManager[Difference]:
+    def difference(self, name: str) -> AbstractAsyncContextManager[Difference]:
         """Opens the comparison with the former import of this job."""
 
 
@@ -57,13 +63,22 @@ class ImportRun(Run[C_co]):
         """Keeps where the run is (a JSON value), durably, where `emit` keeps it."""
         await self.sink.save(checkpoint)
 
-    async def emit(self, rows: Sequence[Row], checkpoint: object) -> Emitted:
-        """Hands rows over and says where the import is then (a JSON value): never one without the other.
+    async def emit(
+        self, rows: Sequence[Row], checkpoint: object, *, lines: Sequence[int] = (), refused: Sequence[Refusal] = ()
+    ) -> Emitted:
+        """Hands rows over, MOST_ROWS at most, and says where the import is then (a JSON value): both or neither.
 
-        The job's configuration says which stream, which column holds the time, and which columns are kept.
+        The job's configuration says which stream, which column holds the time, and which columns are kept. `lines`:
+        the rows' numbers where they come from, for what is said of those that are refused. `refused`: what the
+        connector itself could make no row of; it goes to the stream's rejects too.
+
+        Durable when it returns. Waits while the log is full; TransientError where it cannot be written. Counts what
+        became of the rows.
         """
-        return await self.sink.emit(rows, checkpoint)
+        emitted = await self.sink.emit(rows, checkpoint, lines=lines, refused=refused)
+        self.count(added=emitted.accepted, omitted=emitted.duplicates, failed=emitted.rejected)
+        return emitted
 
-    def difference(self) -> AbstractAsyncContextManager[Difference]:
-        """Opens the comparison with the former import of this job."""
-        return self.sink.difference()
+    def difference(self, name: str) -> AbstractAsyncContextManager[Difference]:
+        """Opens the comparison with the former import of this job. A run that goes on gives the same name again."""
+        return self.sink.difference(name)

@@ -28,6 +28,7 @@ from daemon.store import retention
 from daemon.store.budget import Budget
 from daemon.store.database import Database
 from daemon.store.events import LANES, Appended, Batch, Lane
+from daemon.store.import_checkpoints import Checkpoint
 from daemon.store.log_health import LogHealth
 from daemon.store.notes import Notes
 from daemon.store.reserve import Reserve
@@ -199,8 +200,15 @@ class Collector:
                 retry_after_s=BEHIND_RETRY_S,
             )
 
-    def append(self, lane: Lane, stream: str, events: Sequence[Event], received_us: int) -> asyncio.Future[int]:
-        """Appends events, routed by the rules, all or none of them.
+    def append(
+        self,
+        lane: Lane,
+        stream: str,
+        events: Sequence[Event],
+        received_us: int,
+        checkpoint: Checkpoint | None = None,
+    ) -> asyncio.Future[int]:
+        """Appends events, routed by the rules, all or none of them, and with them the checkpoint of their import.
 
         The future gives the number of duplicates once the rest is on disk, or raises NotAcceptedError. So does the call
         itself when nothing can be taken.
@@ -228,6 +236,8 @@ class Collector:
                 if keys != (keys := tuple(data)):
                     self._seen.shape(stream, data)
             waiting.size = size
+        if checkpoint is not None:
+            waiting.checkpoint, waiting.keyed = checkpoint, True
         waiting.events = len(events)
         state.size += waiting.size
         state.waiting.append(waiting)

@@ -13,6 +13,9 @@ from typing import Final, Literal, NamedTuple, cast
 
 import orjson
 
+from daemon.store import import_checkpoints
+from daemon.store.import_checkpoints import Checkpoint
+
 Lane = Literal["realtime", "bulk"]
 LANES: Final[tuple[Lane, ...]] = ("realtime", "bulk")
 
@@ -51,11 +54,12 @@ DELETE FROM event_key WHERE (stream, event_id) IN
 class Batch:
     """Events that are appended together; `flat` has received_us, stream, event_us, event_id, body of each in turn.
 
-    `keyed` says that some have an id.
+    `keyed` says that some have an id, or that `checkpoint`, which goes into the same transaction, is given.
     """
 
     flat: list[object] = field(default_factory=list)
     keyed: bool = False
+    checkpoint: Checkpoint | None = None
 
 
 class Appended(NamedTuple):
@@ -104,6 +108,9 @@ def append(db: sqlite3.Connection, lane: Lane, batches: Sequence[Batch], forgott
     last = 0
     if flat:
         last = _insert(db, lane, flat)
+    for batch in keyed:
+        if batch.checkpoint is not None:
+            import_checkpoints.save(db, batch.checkpoint)
     return Appended(last, duplicates)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
+from daemon.model.job import JobState
 from daemon.web.envelope import Operation, endpoint
 
 _REFERENCES = "#/components/schemas/{model}"
@@ -83,6 +84,14 @@ def document(app: web.Application) -> dict[str, Any]:
     }
 
 
+#: Query parameters that are more than text, wherever they occur.
+_TEXT = {"type": "string"}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "state": {"type": "string", "enum": [each.value for each in JobState]},
+}
+
+
 def _operation(operation: Operation, method: str, path: str, schemas: dict[str, Any]) -> dict[str, Any]:
     name = re.sub(r"\W+", "_", path).strip("_")
     made: dict[str, Any] = {
@@ -94,7 +103,7 @@ def _operation(operation: Operation, method: str, path: str, schemas: dict[str, 
             for place in _PLACE.findall(path)
         ]
         + [
-            {"name": parameter, "in": "query", "description": text, "schema": {"type": "string"}}
+            {"name": parameter, "in": "query", "description": text, "schema": _PARAMETERS.get(parameter, _TEXT)}
             for parameter, text in operation.query.items()
         ],
         "responses": {"200": _success(operation, schemas)},

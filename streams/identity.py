@@ -1,8 +1,8 @@
 """Which profile an event belongs to, and which profiles it shows to be one person.
 
 The graph is kept as profiles that own keys. An event's keys are taken in order of rank; the first is its home. Keys
-that nobody owns are attached; profiles that other keys lead to are united with the first, the older one (of the smaller
-id) survives. What would give a profile two values of a single-valued identity, or too many keys, is refused key by
+that nobody owns are attached; profiles that other keys lead to are united with the first, the one that was created
+first survives. What would give a profile two values of a single-valued identity, or too many keys, is refused key by
 key: the event stays with the higher-ranked keys, and the refused key's own contribution is dropped.
 
 The result depends on the order of events, on nothing else: the same order gives the same graph.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from streams import stitches
+from streams.fragments import CREATED
 from streams.guards import Limits, Windows
 from streams.mapping import Key, Mapped, Refusal
 from streams.merge import Value
@@ -130,8 +131,9 @@ def _unite(
     )
 
 
-def _age(profile: Profile) -> int:
-    return profile.id
+def _age(profile: Profile) -> tuple[int, Key]:
+    """What makes of two profiles the older one: nothing that a replay without the erased could not know."""
+    return profile.meta[CREATED], profile.home or ("", "")
 
 
 def _without(values: list[tuple[str, Value]], refused: list[Refusal]) -> list[tuple[str, Value]]:

@@ -57,6 +57,8 @@ def split(
     kept = _half(schema, profile.id, profile, staying, parts, stays_memory, at_us)
     made = _half(schema, new_id, profile, list(moving), parts, goes_memory, at_us)
     kept.meta[CONFLICTS], made.meta[CONFLICTS] = profile.meta[CONFLICTS], 0  # with what is remembered of refusals
+    for half in (kept, made):
+        stitches.note_origin(half, at_us)
     if apart:
         stitches.note_split(kept, moving, at_us)
         stitches.note_split(made, staying, at_us)

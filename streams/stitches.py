@@ -7,6 +7,7 @@ It stands in the profile's body, so that it is as durable as the profile and com
 | `r` | refused keys: `{"n": {reason: times}, "l": [[reason, field, mark, lane, position, received_us, times], …]}` |
 | `w` | stitches that a limit counts: `[[field, value, to field, received_us], …]`, as long as a window may ask |
 | `x` | kept apart: `[[us of the split, [mark of a key of the other half, …]], …]` |
+| `o` | us of all splits, kept apart or not, of which it or what it has taken in is a half |
 | `t` | while profiles are compacted: `{field: {value: day on which an event last named it}}` |
 | `d` | the day for which ages were looked at |
 | `c` | keys given up by compaction: `[how many, us of the last time]` |
@@ -34,6 +35,8 @@ Memory: TypeAlias = dict[str, Any]
 #: Refusals that a profile remembers with their events, and splits that it remembers.
 MOST_REFUSALS: Final = 20
 MOST_SPLITS: Final = 20
+#: Splits of which it is known that a profile comes of them.
+MOST_ORIGINS: Final = 200
 #: The reasons that count as a refused stitch: the key was usable, and would have led to somebody else.
 CONFLICTS: Final = frozenset({"conflict", "limit", "window", "split"})
 
@@ -190,6 +193,17 @@ def note_refusals(profile: Profile, refused: Iterable[Refusal], position: Positi
     return conflicts
 
 
+def why(memory: Memory | None, which: str, position: Position) -> str | None:
+    """Gives the reason for which the key with this mark was refused in an event, as far as it is remembered."""
+    rows = [row for row in ((memory or {}).get("r") or {"l": ()})["l"] if row[2] == which]
+    lane, number = position
+    reason: str | None = next((row[0] for row in rows if row[3] == lane and row[4] >= number), None)
+    if reason or rows:
+        return reason or str(rows[-1][0])
+    apart = (memory or {}).get("x", ())  # the refusal itself may stand in another half by now
+    return "split" if any(which in marks for _, marks in apart) else None
+
+
 def note_joins(profile: Profile, joins: Joins, received_us: int) -> None:
     """Counts stitches of the profile's keys."""
     memory = _memory(profile)
@@ -202,6 +216,19 @@ def note_split(profile: Profile, keys: Iterable[Key], at_us: int) -> None:
     memory = _memory(profile)
     memory["x"] = [*memory.get("x", ()), [at_us, [*map(mark, keys)]]][-MOST_SPLITS:]
     profile.remember(memory)
+
+
+def note_origin(profile: Profile, at_us: int) -> None:
+    """Remembers for good that the profile is a half of a split."""
+    memory = _memory(profile)
+    memory["o"] = [*memory.get("o", ()), at_us][-MOST_ORIGINS:]
+    profile.remember(memory)
+
+
+def origins(profile: Profile) -> list[int]:
+    """Gives the times, in microseconds since the epoch, of the splits that the profile comes of, in order."""
+    memory = profile.memory or {}
+    return sorted({*memory.get("o", ()), *(each[0] for each in memory.get("x", ()))})
 
 
 def forget_split(profile: Profile) -> bool:
@@ -244,6 +271,8 @@ def united(one: Memory | None, other: Memory | None) -> Memory | None:
         one["w"] = sorted([*one.get("w", ()), *other["w"]], key=lambda row: row[3])
     if "x" in other:
         one["x"] = sorted([*one.get("x", ()), *other["x"]])[-MOST_SPLITS:]
+    if "o" in other:
+        one["o"] = sorted({*one.get("o", ()), *other["o"]})[-MOST_ORIGINS:]
     for name, times in other.get("t", {}).items():
         seen = one.setdefault("t", {}).setdefault(name, {})
         for text, day in times.items():
@@ -271,8 +300,9 @@ def divided(memory: Memory | None, keys: Collection[Key]) -> tuple[Memory | None
             for text, day in times.items():
                 side = goes if (name, text) in keys else stays
                 side["t"].setdefault(name, {})[text] = day
-    if "x" in memory:
-        goes["x"] = list(memory["x"])
+    for name in ("x", "o"):
+        if name in memory:
+            goes[name] = list(memory[name])
     return _filled(stays), _filled(goes)
 
 

@@ -6,6 +6,9 @@ nor is one that would make a new profile and names such a key; to a profile that
 
 A replay (`Foreseen`) knows of erasures before their time: what a person had done before is not there again, and what
 the person was to others is what others had of it: a refused stitch.
+
+Who was one with the person until a split cannot be made again from events that are gone. Such a half begins at the
+split, as the history has kept it; what it did before is left out like the person's.
 """
 
 from __future__ import annotations
@@ -139,11 +142,26 @@ class Erased(NamedTuple):
     hashes: tuple[bytes, ...]
 
 
+class Half(NamedTuple):
+    """A half of a split as the history has kept it: its keys, its stored text, and what had been taken in by then."""
+
+    keys: tuple[Key, ...]
+    body: str
+    upto: Mapping[Lane, int]
+
+
+#: Why others, by their home, were refused the key with a mark in an event of a lane and position, where that is
+#: remembered.
+Why: TypeAlias = Callable[[Key, str, tuple[Lane, int]], str | None]
+#: Of each erasure, by the place in the history of each split that the person came of, the halves that are kept there.
+Halves: TypeAlias = Mapping[int, Mapping[int, Sequence[Half]]]
+
+
 class Foreseen(Tombstones):
     """What a replay knows: the tombstones that hold where it is, and the erasures that are still to come.
 
     `refused`: of events of others that named the erased, by lane and position and then by erasure: the keys
-    that were refused of the contributions to others, in their order.
+    that were refused of the contributions to others, in their order. `why` is asked where that is not noted yet.
     """
 
     def __init__(
@@ -151,15 +169,38 @@ class Foreseen(Tombstones):
         salt: bytes,
         erasures: Iterable[Erased] = (),
         refused: Mapping[tuple[Lane, int], Mapping[int, Sequence[Noted]]] | None = None,
+        halves: Halves | None = None,
+        why: Why = lambda *_: None,
     ) -> None:
         super().__init__(salt)
         self._refused = refused or {}
+        self._why = why
+        #: The marks of keys whose refusals have their reason from what others remember.
+        self.unsure: set[str] = set()
         self._ahead: dict[bytes, list[Erased]] = {}
         for erasure in erasures:
             for each in erasure.hashes:
                 self._ahead.setdefault(each, []).append(erasure)
         self._known = {erasure.sequence for each in self._ahead.values() for erasure in each}
         self._at = 0
+        #: The halves that go on, by split; none where both are erased.
+        self._halves: dict[int, dict[str, Half]] = {}
+        later: list[tuple[bytes, Erased]] = []
+        for number, of_splits in (halves or {}).items():
+            for sequence, of_split in of_splits.items():
+                going_on = self._halves.setdefault(sequence, {})
+                for half in of_split:
+                    hashes = [self.hash(key) for key in half.keys]
+                    if not any(of.sequence > sequence for its in hashes for of in self._ahead.get(its, ())):
+                        going_on[half.body] = half
+                        later += [(its, Erased(sequence, number, ())) for its in hashes]
+        for hashed, begins in later:
+            self._ahead.setdefault(hashed, []).append(begins)
+
+    def going_on(self, sequence: int) -> list[Half] | None:
+        """Gives the halves with which a split has to be played; None for one that nobody erased had a part in."""
+        halves = self._halves.get(sequence)
+        return None if halves is None else list(halves.values())
 
     def __bool__(self) -> bool:
         return bool(self._bounds or self._ahead or self._refused)
@@ -173,6 +214,11 @@ class Foreseen(Tombstones):
     def all_concerned(self) -> bool:
         """Whether events of people who are known have to be screened too."""
         return self.bounded or bool(self._refused)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether some hold up to a position or a split only: those keep events of people out who are there again."""
+        return super().bounded or bool(self._halves)
 
     def foresaw(self, sequence: int) -> bool:
         """Says whether a decision of the history was known as an erasure from the beginning."""
@@ -203,16 +249,23 @@ class Foreseen(Tombstones):
             if coming.get(each.keys[0]):
                 continue
             gone = [key for key in each.keys if coming.get(key)]
-            refused = [Refusal(key, "conflict") for key in gone if not any(one.id in noted for one in coming[key])]
             home = mark(each.keys[0])
+            refused: dict[tuple[str, str], Refusal] = {}
             for lists in noted.values():
                 theirs = next((one for one in lists if one[0] == home), None)
                 if theirs is not None:
                     lists.remove(theirs)
-                    refused += [Refusal((field, Marked(its)), reason) for field, its, reason in theirs[1]]
+                    for field, its, reason in theirs[1]:
+                        refused[field, its] = Refusal((field, Marked(its)), reason)
+            for key in gone:
+                if not any(one.id in noted for one in coming[key]):
+                    its = mark(key)
+                    reason = self._why(each.keys[0], its, (lane, position)) or "conflict"
+                    refused.setdefault((key[0], its), Refusal(key, reason))
             one = without_keys(each, gone) if gone else each
             if refused:
-                one = one._replace(refused=(*one.refused, *refused))
+                self.unsure.update(its for _, its in refused)
+                one = one._replace(refused=(*one.refused, *refused.values()))
             kept.append(one)
         return screened._replace(mapped=kept)
 

@@ -21,6 +21,7 @@ from daemon.store.database import Database
 from daemon.store.erasures import Erasure
 from streams.mapping import Key
 from streams.person import keys_of
+from streams.stitches import origins
 from streams.tombstones import Bounds, Erased, Tombstones
 
 _NOWHERE: Final[dict[event_log.Lane, int]] = {"realtime": 0, "bulk": 0}
@@ -37,6 +38,7 @@ async def erase(
     if entry is None:
         raise NotFound(f"there is no profile with {field} {value!r}")
     keys = await _all_keys(definitions, state, cache, entry)
+    splits = origins(entry.read(definitions.schema))
     heads = await events.read(event_log.heads)
     number = await state.read(erasures.last_id) + 1
     bounds = dict(heads) if allow_return else None
@@ -46,7 +48,7 @@ async def erase(
         "erase",
         {
             "profile": entry.id, "erasure": number, "hashes": [each.hex() for each in hashes], "upto": bounds,
-            "scrubbed": False,
+            "splits": splits, "scrubbed": False,
         },
     )  # fmt: skip
     erasure = Erasure(

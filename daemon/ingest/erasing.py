@@ -20,16 +20,16 @@ import anyio
 import orjson
 
 from daemon import clock, log
-from daemon.ingest.person import Epoch, Event, Found, PersonEvents, epochs_of, events_of
+from daemon.ingest.person import Epoch, Event, Found, PersonEvents, epochs_of, events_of, judge
 from daemon.store import erasures as store
 from daemon.store import event_reader, profiles
 from daemon.store.database import Database
-from daemon.store.erasures import Counted, Erasure, Scrub
+from daemon.store.erasures import Counted, Erasure, Scrub, Span
 from daemon.store.events import LANES, Lane
 from streams import stitches
 from streams.mapping import Key
 from streams.person import IsTheirs, Stand, Texts, cut, names
-from streams.tombstones import Tombstones
+from streams.tombstones import Halves, Tombstones
 
 #: Events scrubbed in one transaction, and looked at without a find before it is noted how far the search is.
 SCRUB_EVENTS: Final = 256
@@ -165,18 +165,19 @@ class Eraser:
         epochs = await epochs_of(self._state)
         of_key = {key: each.id for each in group if after < each.taken[lane] for key in each.keys}
         texts = Texts([key for each in group for key in each.keys])
-        walk = PersonEvents(self._events, epochs, of_key.__contains__, texts)
-        page, noted = _Page(group, of_key), 0
+        once = await self._state.read(partial(_Once.read, group=group))
+        walk = PersonEvents(self._events, epochs, lambda key: key in of_key or key in once.keys, texts)
+        page, noted = _Page(group, of_key, once), 0
         async for found, end in walk.pages(lane, after, upto, rest=self._rest):
             for each in found:
-                page.take(each, epochs, await self._reasons(each) if each.others else {})
+                page.take(each, epochs, await self._reasons(each) if each.others or once.keys else {})
             after = end
             # Each note is a write to the disk; what is looked at again after a crash costs little.
             if found or end >= upto or walk.looked_at - noted >= NOTE_EVENTS:
                 page.looked(walk.looked_at - noted)
                 noted = walk.looked_at
                 await self._state.write(partial(page.write, lane=lane, upto=end))
-                page = _Page(group, of_key)
+                page = _Page(group, of_key, once)
                 await self._scrub()
         if after < upto:  # retention took the rest
             page.looked(walk.looked_at - noted)
@@ -190,18 +191,18 @@ class Eraser:
 
     async def _reasons(self, found: Found) -> dict[str, str]:
         """Gives what those whose event it is remember of refused keys: why, by the mark of each."""
-        homes = [each.keys[0] for each in found.stand.then]
+        place = (found.event.lane, found.event.position)
 
-        def memories(db: sqlite3.Connection) -> list[str | None]:
-            owners = (profiles.find(db, *key) for key in homes)
-            return [None if owner is None else profiles.read(db, owner) for owner in owners]
+        def read(db: sqlite3.Connection) -> dict[str, str]:
+            reasons = {}
+            for each in found.stand.then:
+                memory = profiles.memory_of(db, each.keys[0])
+                for which in map(stitches.mark, each.keys) if memory else ():
+                    if (reason := stitches.why(memory, which, place)) is not None:
+                        reasons[which] = reason
+            return reasons
 
-        reasons: dict[str, str] = {}
-        for text in await self._state.read(memories):
-            rows = [] if text is None else orjson.loads(text).get("s", {}).get("r", {}).get("l", ())
-            place = [found.event.lane, found.event.position]
-            reasons |= {row[2]: row[0] for row in sorted(rows, key=lambda row: row[3:5] == place)}
-        return reasons
+        return await self._state.read(read)
 
     async def _searched(self, erasure: Erasure) -> None:
         """Deletes what was refused of the person, and ends the search."""
@@ -256,11 +257,44 @@ class Eraser:
         return True
 
 
+class _Once:
+    """What was otherwise once: who was one with the erased until a split, and when their keys were kept out before."""
+
+    def __init__(
+        self, halves: Halves, kept_out: Mapping[str, Sequence[Span]], hashed: Tombstones, group: Sequence[Erasure]
+    ) -> None:
+        self._kept_out = kept_out
+        self._hashed = hashed
+        #: The erasures by key, each with what had been taken in by the split. What these keys had done before it, a
+        #: replay leaves out as well.
+        self.keys: dict[Key, list[tuple[int, Mapping[Lane, int]]]] = {}
+        for each in group:
+            for half in (half for of_split in halves.get(each.id, {}).values() for half in of_split):
+                for key in half.keys:
+                    self.keys.setdefault(key, []).append((each.id, half.upto))
+
+    @classmethod
+    def read(cls, db: sqlite3.Connection, group: Sequence[Erasure]) -> _Once:
+        """Reads it for these erasures."""
+        return cls(store.halves(db), store.kept_out(db), Tombstones(store.salt(db)), group)
+
+    def kept_out(self, key: Key, event: Event) -> bool:
+        """Says whether an event was taken in without a key, which was that of an erased person then too."""
+        lane, position = event.lane, event.position
+        spans = self._kept_out.get(self._hashed.hash(key).hex(), ())
+        return any(after[lane] < position and (upto is None or position <= upto[lane]) for after, upto in spans)
+
+    def of(self, key: Key, event: Event) -> set[int]:
+        """Gives the erasures of people with whose profile a key was when an event was taken in."""
+        return {number for number, upto in self.keys.get(key, ()) if event.position <= upto[event.lane]}
+
+
 class _Page:
     """What a stretch of the search found, and what is to become of it."""
 
-    def __init__(self, group: Sequence[Erasure], of_key: Mapping[Key, int]) -> None:
+    def __init__(self, group: Sequence[Erasure], of_key: Mapping[Key, int], once: _Once) -> None:
         self._of_key = of_key
+        self._once = once
         self._counts: dict[int, list[int]] = {each.id: [0, 0, 0, 0] for each in group}
         self._texts = {each.id: Texts(each.keys) for each in group}
         self._listed: list[Scrub] = []
@@ -278,6 +312,12 @@ class _Page:
         """
         event = found.event
         place = (event.lane, event.position)
+        if self._once.keys:
+            again = judge(event, found.stand, self._of_key.__contains__)
+            if again is None and (found.stand.then or found.stand.now):
+                self._note(found, reasons)
+                return
+            found = again or found
         if not found.others:
             for erasure in self._whose(found):
                 self._counts[erasure][1] += 1
@@ -286,26 +326,32 @@ class _Page:
         theirs = self._of_key.__contains__
         left = _without(event, epochs, theirs)
         remains = any(names(mapped, theirs) for mapped in _look(event, epochs)(left))
-        others = [each for each in found.stand.then if not theirs(each.keys[0])]
         for erasure in self._whose(found):
             self._counts[erasure][2] += 1
             self._counts[erasure][3] += remains
-            refused = [
-                (
-                    stitches.mark(each.keys[0]),
-                    [
-                        (key[0], mark, reasons.get(mark, "conflict"))
-                        for key in each.keys
-                        if self._of_key.get(key) == erasure and (mark := stitches.mark(key))
-                    ],
-                )
-                for each in others
-            ]
-            refused = [each for each in refused if each[1]]
-            if refused:
-                self._refused.append((*place, erasure, orjson.dumps(refused).decode()))
+        self._note(found, reasons)
         if left != event.body:
             self._listed.append(Scrub(*place, orjson.dumps(left).decode()))
+
+    def _note(self, found: Found, reasons: Mapping[str, str]) -> None:
+        """Notes which keys others were refused, for the replay, which cannot work it out again."""
+        event = found.event
+        of_erasure: dict[int, list[tuple[str, list[tuple[str, str, str]]]]] = {}
+        for each in found.stand.then:
+            if each.keys[0] in self._of_key:
+                continue
+            rows: dict[int, list[tuple[str, str, str]]] = {}
+            for key in each.keys:
+                whose = {self._of_key[key]} if key in self._of_key else self._once.of(key, event)
+                if whose and self._once.kept_out(key, event):
+                    continue
+                mark = stitches.mark(key)
+                for erasure in whose - self._once.of(each.keys[0], event):
+                    rows.setdefault(erasure, []).append((key[0], mark, reasons.get(mark, "conflict")))
+            for erasure, refused in rows.items():
+                of_erasure.setdefault(erasure, []).append((stitches.mark(each.keys[0]), refused))
+        for erasure, noted in of_erasure.items():
+            self._refused.append((event.lane, event.position, erasure, orjson.dumps(noted).decode()))
 
     def _whose(self, found: Found) -> set[int]:
         keys = {key for mapped in found.stand for each in mapped for key in each.keys}

@@ -134,7 +134,7 @@ async def split_profile(
     halves, made = divide(unit, definitions, evaluator, cache, entry, keys, unit.now_us, apart=apart)
     body = {
         "profile": entry.id, "into": made.id, "keys": [list(each) for each in keys], "apart": apart,
-        "at_us": unit.now_us,
+        "at_us": unit.now_us, "upto": dict(unit.head.cursors), "halves": [halves.kept.dump(), halves.made.dump()],
     }  # fmt: skip
     unit.decide("split", body)
     log.get().info("profile_split", profile=entry.id, into=made.id, keys=len(keys), apart=apart)

@@ -138,15 +138,20 @@ def look(eye: Eye, event: Event, theirs: IsTheirs, texts: Texts | None) -> Found
     if event.stream in eye.streams:
         stand = eye.see(event.stream, event.body, event.event_us, event.event_id, event.received_us)
         if stand.then or stand.now:
-            then, now = share(stand.then, theirs), share(stand.now, theirs)
-            own, others = bool(then.own or now.own), bool(then.others or now.others)
-            named = not own and names((*then.others, *now.others), theirs)
-            return Found(event, stand, own, others, named) if own or named else None
+            return judge(event, stand, theirs)
     else:
         stand = Stand((), ())
     if texts is not None and texts.within(event.body):
         return Found(event, stand, own=False, others=False, named=False)
     return None
+
+
+def judge(event: Event, stand: Stand, theirs: IsTheirs) -> Found | None:
+    """Says what an event that queries map has to do with the person; None when nothing."""
+    then, now = share(stand.then, theirs), share(stand.now, theirs)
+    own, others = bool(then.own or now.own), bool(then.others or now.others)
+    named = not own and names((*then.others, *now.others), theirs)
+    return Found(event, stand, own, others, named) if own or named else None
 
 
 def events_of(lane: Lane, pages: Iterable[Page]) -> Iterator[Event]:

@@ -8,8 +8,8 @@ the live state holds them: now, or just before a timer of theirs that is due and
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from daemon import clock
 from daemon.ingest import rebuild
 from daemon.ingest.audience_pass import END, STEP_PROFILES, Group, evaluate_page
 from daemon.ingest.batch import Batch, fetch
-from daemon.ingest.cache import Cache
+from daemon.ingest.cache import Cache, Entry
 from daemon.ingest.definitions import Definitions, build
 from daemon.ingest.erase import erase_profile, erased, play
 from daemon.ingest.evaluation import Evaluator
-from daemon.ingest.identity_commands import divide, forget, owner_of, with_guards
+from daemon.ingest.identity_commands import divide, forget, owner_of, store_entry, with_guards
 from daemon.ingest.rebuild import Past, PastMapper
 from daemon.ingest.slices import Slices
 from daemon.ingest.timeline import Timeline
@@ -37,10 +37,12 @@ from daemon.store.database import Database
 from daemon.store.definitions import AudienceRow, Pass, QueryRow
 from daemon.store.guards import GuardRow
 from daemon.store.migrate import migrate
+from streams import stitches
 from streams.guards import Limits
 from streams.mapping import Key
 from streams.profile import forget_outlived, load
-from streams.tombstones import Foreseen
+from streams.split import SplitError
+from streams.tombstones import Foreseen, Half
 
 #: Events of one step, decisions of one read, and profiles compared at a time.
 STEP_EVENTS: Final = 8192
@@ -101,13 +103,14 @@ async def replay(events_path: Path, state_path: Path, into_path: Path, progress:
         Database.open(into_path, prepare=partial(migrate, database="state")) as into,
     ):
         # What the daemon does meanwhile is replayed too; the last stretch and the comparison are of one moment.
-        player = _Player(events, live, into, progress or (lambda _done, _all: None))
-        await player.open()
-        until = await live.read(_last_decision)
-        await player.play(until)
-        async with _held(live_path=state_path) as moment:
-            await player.play(_last_decision(moment))
-            await player.compare(moment)
+        with _asked(state_path) as now:
+            player = _Player(events, live, now, into, progress or (lambda _done, _all: None))
+            await player.open()
+            until = await live.read(_last_decision)
+            await player.play(until)
+            async with _held(live_path=state_path) as moment:
+                await player.play(_last_decision(moment))
+                await player.compare(moment)
         return player.report
 
 
@@ -121,6 +124,14 @@ async def _opened(path: Path, name: str) -> AsyncIterator[Database]:
 
     async with Database.open(path, prepare=check) as opened:
         yield opened
+
+
+@contextmanager
+def _asked(live_path: Path) -> Iterator[sqlite3.Connection]:
+    """The live state as it is whenever it is asked."""
+    with closing(sqlite3.connect(live_path, isolation_level=None)) as db:
+        db.execute("PRAGMA query_only = ON")
+        yield db
 
 
 @asynccontextmanager
@@ -143,18 +154,27 @@ def _last_decision(db: sqlite3.Connection) -> tuple[int, dict[Lane, int]]:
     return (0 if row is None else row[0]), cursors
 
 
-def _foreseen(db: sqlite3.Connection) -> Foreseen:
-    """What is known of erasures before they are played."""
+def _foreseen(db: sqlite3.Connection, now: sqlite3.Connection) -> Foreseen:
+    """What is known of erasures before they are played. `now` is asked while it is used, in this thread."""
     known = (erased(each.sequence, each.body) for each in history.of_kind(db, "erase"))
-    return Foreseen(erasures.salt(db), [each for each in known if each is not None], erasures.refusals(db))
+
+    def why(home: Key, which: str, position: tuple[Lane, int]) -> str | None:
+        return stitches.why(profiles.memory_of(now, home), which, position)
+
+    return Foreseen(
+        erasures.salt(db), [each for each in known if each is not None], erasures.refusals(db), erasures.halves(db), why
+    )
 
 
 class _Player:
     """Plays decisions into the fresh state. Audiences are only kept in mind; they are evaluated at the end."""
 
-    def __init__(self, events: Database, live: Database, into: Database, progress: Progress) -> None:
+    def __init__(
+        self, events: Database, live: Database, now: sqlite3.Connection, into: Database, progress: Progress
+    ) -> None:
         self._events = events
         self._live = live
+        self._now = now
         self._into = into
         self._progress = progress
         self._cache = Cache(CACHED_PROFILES, CACHE_BYTES)
@@ -174,7 +194,7 @@ class _Player:
         """Begins at the beginning."""
         self._head = Head.at(await self._into.read(bundle.position), [])
         self._definitions = await build([], [], [])
-        self._tombstones = await self._live.read(_foreseen)
+        self._tombstones = await self._live.read(partial(_foreseen, now=self._now))
         firsts = await self._events.read(event_reader.firsts)
         cursors = await self._live.read(lambda db: _last_decision(db)[1])
         self._all_events = sum(cursors.values())
@@ -248,7 +268,7 @@ class _Player:
                 added = [GuardRow(**row) for row in body["added"]]
                 self._definitions = await with_guards(self._definitions, added, body["removed"])
             case "split":
-                await self._split([(field, value) for field, value in body.get("keys", [])], body)
+                await self._split(sequence, [(field, value) for field, value in body.get("keys", [])], body)
             case "rebuild" if "step" in body:
                 await self._past(body["lane"], body["upto"])
             case "rebuild":
@@ -322,7 +342,12 @@ class _Player:
                 erase_profile(unit, self._definitions, self._cache, entry.id)
                 await self._write(unit)
 
-    async def _split(self, keys: Sequence[Key], body: dict[str, Any]) -> None:
+    async def _split(self, sequence: int, keys: Sequence[Key], body: dict[str, Any]) -> None:
+        halves = self._tombstones.going_on(sequence)
+        if halves is not None:
+            for half in halves:
+                await self._begin(half)
+            return
         if not keys:  # taken out with the person that they were of
             return
         entry = await owner_of(self._into, self._cache, keys[0])
@@ -334,7 +359,27 @@ class _Player:
         else:
             apart, at_us = body["apart"], body["at_us"]
             evaluator = Evaluator(self._definitions)
-            divide(unit, self._definitions, evaluator, self._cache, entry, keys, at_us, apart=apart)
+            try:
+                divide(unit, self._definitions, evaluator, self._cache, entry, keys, at_us, apart=apart)
+            except SplitError:  # of a person who is erased, and from before splits were kept: told as a difference
+                return
+        await self._write(unit)
+
+    async def _begin(self, half: Half) -> None:
+        """Lets a half of a split begin as the history has kept it, in place of whatever its keys have led to."""
+        await fetch(self._into, self._cache, half.keys, Slices())
+        unit = self._next()
+        for owner in {entry.id for key in half.keys if (entry := self._cache.by_key.get(key)) is not None}:
+            erase_profile(unit, self._definitions, self._cache, owner)
+        await self._write(unit)
+        unit = self._next()
+        unit.head.last_profile += 1
+        profile = load(self._definitions.schema, unit.head.last_profile, half.body)
+        entry = Entry(profile.id, profile=profile, keys=half.keys, stored=False)
+        self._cache.add(entry)
+        for name, text in half.keys:
+            unit.bundle.identities += (name, text, profile.id)
+        store_entry(unit, self._cache, entry, profile)
         await self._write(unit)
 
     def _next(self) -> Unit:
@@ -358,7 +403,7 @@ class _Player:
         )  # fmt: skip
         await self._into.write(self._store_definitions)
         await self._evaluate_all(now_us)
-        comparison = _Comparison(self.report, self._definitions, moment, now_us)
+        comparison = _Comparison(self.report, self._definitions, moment, now_us, self._tombstones.unsure)
         await self._into.read(comparison.run)
 
     def _store_definitions(self, db: sqlite3.Connection) -> None:
@@ -385,7 +430,10 @@ class _Player:
 class _Comparison:
     """Profile by profile: what the live state has against what the replay made."""
 
-    def __init__(self, report: Report, definitions: Definitions, live: sqlite3.Connection, now_us: int) -> None:
+    def __init__(
+        self, report: Report, definitions: Definitions, live: sqlite3.Connection, now_us: int, unsure: Collection[str]
+    ) -> None:
+        self._unsure = unsure
         self._report = report
         self._definitions = definitions
         self._evaluator = Evaluator(definitions)
@@ -433,8 +481,8 @@ class _Comparison:
             forget_outlived(self._definitions.schema, each["f"])
             for *_, fields, _ in each.get("p", ()):
                 forget_outlived(self._definitions.schema, fields)
-        for each in (body, rebuilt):  # within an event, in whichever order
-            each.get("s", {}).get("r", {}).get("l", []).sort(key=lambda row: (row[5], row[3], row[4], row[2]))
+        for each in (body, rebuilt):
+            _comparable(each.get("s", {}).get("r"), self._unsure)
         for part in sorted(body.keys() | rebuilt.keys()):
             if body.get(part) != rebuilt.get(part):
                 report.differ(f"profile {profile_id}: {part!r} differs")
@@ -456,3 +504,26 @@ class _Comparison:
                 f"profile {profile_id}: {'in' if live else 'not in'} {self._slugs[number]}, "
                 f"the replay says {'in' if replayed else 'not in'}"
             )
+
+
+def _comparable(refused: dict[str, Any] | None, unsure: Collection[str]) -> None:
+    """Makes what a profile remembers of refused keys comparable: within an event they stand in whichever order.
+
+    Why the key of an erased person was refused is known as far as somebody remembered it; that it was is compared.
+    """
+    if refused is None:
+        return
+    rows, of_mark = [], dict[str, list[Any]]()
+    for row in refused["l"]:
+        if row[2] not in unsure:
+            rows.append(row)
+        elif row[2] not in of_mark:
+            of_mark[row[2]] = ["", *row[1:]]
+        else:
+            before = of_mark[row[2]]
+            of_mark[row[2]] = ["", *max(before, row, key=lambda one: one[5])[1:6], before[6] + row[6]]
+    refused["l"] = sorted([*rows, *of_mark.values()], key=lambda row: (row[5], row[3], row[4], row[2]))
+    if of_mark:
+        counts = refused["n"]
+        refused["n"] = {reason: times for reason, times in counts.items() if reason not in stitches.CONFLICTS}
+        refused["n"][""] = sum(counts.values()) - sum(refused["n"].values())

@@ -15,9 +15,12 @@ import orjson
 from daemon.store.events import LANES, Lane
 from streams.mapping import Key
 from streams.person import Texts
-from streams.tombstones import Noted
+from streams.tombstones import Half, Noted
 
 State: TypeAlias = Literal["scrubbing", "delivering", "cleaning", "done"]
+
+#: Positions by lane behind which, and up to which, a key was kept out.
+Span: TypeAlias = tuple[Mapping[Lane, int], Mapping[Lane, int] | None]
 
 #: What stands in the log instead of an event's body.
 ERASED: Final = '{"_erased":true}'
@@ -37,8 +40,12 @@ PROGRESS = """UPDATE erasure SET looked = json_set(looked, '$.' || ?2, ?3), even
     scrubbed = scrubbed + ?5, cut = cut + ?6, kept = kept + ?7 WHERE id = ?1 AND state = 'scrubbing'"""
 SEARCHED = """UPDATE erasure SET state = 'delivering', keys = NULL, rejects = ?2, profiles = ?3
     WHERE id = ?1 AND state = 'scrubbing' RETURNING history"""
+KEPT_OUT = """SELECT h.body -> '$.upto', h.body -> '$.admitted', h.body -> '$.hashes', e.taken FROM history AS h
+    LEFT JOIN erasure AS e ON e.id = h.body ->> '$.erasure' WHERE h.kind = 'erase' ORDER BY h.sequence"""
 SCRUBBED = "UPDATE history SET body = json_set(body, '$.scrubbed', json('true')) WHERE sequence = ?"
-SPLITS = "SELECT sequence, body FROM history WHERE kind = 'split'"
+SPLITS = "SELECT sequence, body FROM history WHERE kind = 'split' ORDER BY sequence"
+ERASED_SPLITS = """SELECT sequence, body FROM history WHERE kind = 'erase' AND json_array_length(body, '$.splits') > 0
+    ORDER BY sequence"""
 REWRITE = "UPDATE history SET body = ? WHERE sequence = ?"
 # Snapshots of the profile, and of those that it had taken in.
 ABSORBED = """SELECT DISTINCT profile_id FROM trigger
@@ -266,10 +273,56 @@ def searched(db: sqlite3.Connection, erasure: Erasure, rejects: int) -> None:
         db.execute(SCRUBBED, (row[0],))
     theirs = set(erasure.keys)
     for sequence, text in db.execute(SPLITS).fetchall():
+        if sequence > erasure.history:  # who came back is somebody
+            break
         body = orjson.loads(text)
-        left = [key for key in body.get("keys", ()) if tuple(key) not in theirs]
-        if left != body.get("keys"):
-            db.execute(REWRITE, (orjson.dumps(body | {"keys": left}).decode(), sequence))
+        left = {"keys": [key for key in body.get("keys", ()) if tuple(key) not in theirs]}
+        if "halves" in body:
+            ids = (body["profile"], body["into"])
+            left["halves"] = [
+                None if half is None or of in profiles or theirs.intersection(_keys_in(half)) else half
+                for of, half in zip(ids, body["halves"], strict=True)
+            ]
+        if body | left != body:
+            db.execute(REWRITE, (orjson.dumps(body | left).decode(), sequence))
+
+
+def halves(db: sqlite3.Connection) -> dict[int, dict[int, list[Half]]]:
+    """Gives the halves of the splits that erased people came of, without those that are known to be theirs.
+
+    By erasure, then by the split's place in the history.
+    """
+    erased = [(sequence, orjson.loads(text)) for sequence, text in db.execute(ERASED_SPLITS).fetchall()]
+    splits = [(sequence, orjson.loads(text)) for sequence, text in (db.execute(SPLITS).fetchall() if erased else ())]
+    found: dict[int, dict[int, list[Half]]] = {}
+    for decided, erasure in erased:
+        of_erasure = found[erasure["erasure"]] = {}
+        for sequence, body in splits:
+            if sequence < decided and body.get("at_us") in erasure["splits"] and "halves" in body:
+                of_erasure[sequence] = [
+                    Half(_keys_in(text), text, body["upto"])
+                    for of, text in zip((body["profile"], body["into"]), body["halves"], strict=True)
+                    if text is not None and of != erasure["profile"]
+                ]
+    return found
+
+
+def kept_out(db: sqlite3.Connection) -> dict[str, list[Span]]:
+    """Gives by hash when keys were kept out of events: from behind, and up to, positions by lane (None: still)."""
+    found: dict[str, list[Span]] = {}
+    for upto, admitted, hashes, taken in db.execute(KEPT_OUT).fetchall():
+        ended = None if upto is None else orjson.loads(upto)  # null stays None
+        for each in orjson.loads(hashes):
+            spans = found.setdefault(each, [])
+            if admitted is not None and spans:
+                spans[-1] = (spans[-1][0], ended)
+            elif taken is not None:
+                spans.append((orjson.loads(taken), ended))
+    return found
+
+
+def _keys_in(text: str) -> tuple[Key, ...]:
+    return tuple((field, value) for field, values in orjson.loads(text)["k"].items() for value in values)
 
 
 def delivered(db: sqlite3.Connection, erasure: Erasure) -> None:

@@ -12,10 +12,13 @@ Bodies by kind, all JSON objects:
 - `merge_guard`: `{"added": [the stored guard, …], "removed": [id, …]}`.
 - `split`: `{"profile", "into", "keys": [[field, value], …], "apart", "at_us"}`, the keys being those of the new
   profile; or `{"profile", "keys", "forget": true}`: that profile may be stitched with its other half again.
-  Keys of people who were erased are taken out.
-- `erase`: `{"profile", "erasure", "hashes": [hash, …], "upto": {lane: position} or null, "scrubbed"}`: the keys as
-  keyed hashes (`streams.tombstones`), up to which events they are kept out (null: for ever), and whether the log is
-  clear of the person. Or `{"admitted": [erasure, …], "hashes", "upto"}`: from here on, what comes after `upto` counts.
+  Keys of people who were erased are taken out. The first kind has `"upto": {lane: position}`, what was taken in by
+  then, and `"halves": [text of the profile that kept its id, text of the new one]`: what the one begins with in a
+  replay when the other is erased; null for who was erased.
+- `erase`: `{"profile", "erasure", "hashes": [hash, …], "upto": {lane: position} or null, "splits": [µs, …],
+  "scrubbed"}`: the keys as keyed hashes (`streams.tombstones`), up to which events they are kept out (null: for ever),
+  the splits that the profile came of, and whether the log is clear of the person.
+  Or `{"admitted": [erasure, …], "hashes", "upto"}`: from here on, what comes after `upto` counts.
 - `rebuild`: a query begins to be applied to the past: `{"alias", "version", "fields", "realtime", "bulk"}` with the
   positions up to which the past goes; or a step of it: `{"step": number of that decision, "lane", "upto"}`.
 - `rebuilt`: the end of it: `{"rebuild": number, "cancelled": bool}`.

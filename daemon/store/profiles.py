@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import orjson
 
+from streams.mapping import Key
+from streams.stitches import Memory
+
 #: Profiles of one page of JSON text; bounds what one parse of it holds up.
 PAGE = 128
 
@@ -120,6 +123,13 @@ def read(db: sqlite3.Connection, profile_id: int) -> str | None:
     """Gives the body of a profile, JSON text."""
     row = db.execute(READ, (profile_id,)).fetchone()
     return None if row is None else str(row[0])
+
+
+def memory_of(db: sqlite3.Connection, key: Key) -> Memory | None:
+    """Gives what the owner of a key remembers of stitches; None where there is nothing."""
+    owner = find(db, *key)
+    text = None if owner is None else read(db, owner)
+    return None if text is None else orjson.loads(text).get("s")
 
 
 def count(db: sqlite3.Connection) -> int:

@@ -356,6 +356,39 @@ async def test_erasures_accepted_together_are_searched_for_together(tmp_path, op
     await same(tmp_path)
 
 
+@pytest.mark.parametrize("going", ["user_id", "email"])
+@pytest.mark.parametrize("erased", ["user_id", "email"])
+async def test_a_half_of_a_split_is_erased_and_the_other_comes_out_the_same(tmp_path, open_ingest, going, erased):
+    key = {"user_id": ("user_id", "the-user-of-ann"), "email": ("email", ANN)}
+    other = key["email" if erased == "user_id" else "user_id"]
+    async with open_ingest(tmp_path) as ingest:
+        await ingest.pipeline.put_query(QUERY.replace("plan", "set(plan) AS plan KIND []string"))
+        await ingest.pipeline.put_audience("FILTER EXISTS plan ALIAS planned")
+        await ingest.take({"email": ANN, "plan": "plan-of-email"}, {"user_id": "b", "plan": "y"})
+        await ingest.take({"user_id": "the-user-of-ann", "email": ANN, "plan": "plan-of-user_id"})
+        await ingest.take({"user_id": "b", "email": ANN})  # refused, because the two were one
+        await ingest.pipeline.split(key[going], [key[going]])
+        await ingest.take({"user_id": "the-user-of-ann", "email": ANN, "plan": "later"})  # refused: they were split
+        await same(tmp_path)
+        shown = await ingest.one(
+            "SELECT body FROM profile WHERE id = (SELECT profile_id FROM identity WHERE value = ?)", other[1]
+        )
+
+        await ingest.pipeline.erase(*key[erased])
+        await same(tmp_path)
+        await finish(ingest)
+
+        assert in_files(tmp_path, key[erased][1], f"plan-of-{erased}") == []
+        left = await ingest.one(
+            "SELECT body FROM profile WHERE id = (SELECT profile_id FROM identity WHERE value = ?)", other[1]
+        )
+        assert left == shown
+        await same(tmp_path)
+        await ingest.take({other[0]: other[1], "plan": "after"})
+        await ingest.assert_sound()
+    await same(tmp_path)
+
+
 _SEEN = "SELECT user_id, email(email) AS email, set(email) AS seen KIND []string FROM web INTO user"
 _FRIENDS = "SELECT friend AS user_id, count(friend) AS invited KIND int, plan AS last FROM web INTO user"
 QUERIES = (
@@ -363,7 +396,9 @@ QUERIES = (
     f"{_SEEN} BY user_id OR email ALIAS web",
     f"{_FRIENDS} BY user_id ALIAS friends",
 )
-STEPS = {"events": 10, "erase": 4, "drain": 3, "admit": 2, "work": 2, "query": 2, "restart": 1}
+STEPS = {
+    "events": 10, "erase": 4, "drain": 3, "split": 4, "rejoin": 1, "admit": 2, "work": 2, "query": 2, "restart": 1,
+}  # fmt: skip
 
 
 class Life:
@@ -372,7 +407,7 @@ class Life:
     def __init__(self, seed):
         self.chance = random.Random(seed)
         self.steps = ["drain", *self.chance.choices([*STEPS], [*STEPS.values()], k=40)]
-        self.erased = 0
+        self.erased = self.split = 0
 
     def event(self):
         body = {"plan": self.chance.randrange(10)}
@@ -398,6 +433,20 @@ class Life:
                     with suppress(NotFound):  # by now taken in
                         await ingest.pipeline.erase(*chance.choice(keys), allow_return=chance.random() < 0.4)
                         self.erased += 1
+            case "split":
+                await ingest.drain()
+                rows = await ingest.rows("SELECT field, value, profile_id FROM identity ORDER BY 3, 1, 2")
+                of = chance.choice(rows)[2] if rows else None
+                keys = [row[:2] for row in rows if row[2] == of]
+                if len(keys) > 1:
+                    going = chance.sample(keys, chance.randrange(1, len(keys)))
+                    apart = chance.random() < 0.6
+                    await ingest.pipeline.split(going[0], going, apart=apart)
+                    self.split += 1
+            case "rejoin":
+                await ingest.drain()
+                if rows := await ingest.rows("SELECT field, value FROM identity ORDER BY 1, 2"):
+                    await ingest.pipeline.forget_split(chance.choice(rows))
             case "admit":
                 with suppress(NotFound):
                     await ingest.pipeline.admit([("user_id", chance.choice("xyz"))])

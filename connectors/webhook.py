@@ -135,10 +135,12 @@ class _Destination:
 
     async def post(self, body: bytes, headers: Mapping[str, str], lease: Lease) -> None:
         """Posts a batch and settles it, or raises what decides when it is tried again."""
+        lease.note(to=self.host or "", size=len(body))
         try:
             async with self._client.session.post(
                 self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
+                lease.note(status=response.status)
                 if 200 <= response.status < 300:
                     lease.ack()
                     await _drain(response)

@@ -37,6 +37,7 @@ class Subscriptions(Protocol):
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None = None,
+        run_id: str = "",
     ) -> AbstractAsyncContextManager[TriggerSource]:
         """Lets one run read a subscription; triggers of moments that are `dropped` are passed over, as omitted."""
 

@@ -61,7 +61,7 @@ class Running:
                     if self.subscription_id is None:
                         raise ConfigError("the job has no subscription; create it anew")
                     source = await stack.enter_async_context(
-                        self.parts.bus.attach(self.subscription_id, logger, on_delivered, dropped)
+                        self.parts.bus.attach(self.subscription_id, logger, on_delivered, dropped, run_id)
                     )
                     await run(TriggerRun(source=source, **common))
                 case ImportJob(run=run):

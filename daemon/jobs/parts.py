@@ -52,6 +52,9 @@ class OpenedAuth(Protocol):
     async def request(self) -> None:
         """Waits for its turn in the authorization's rate, and counts a request."""
 
+    def cleanse(self, error: BaseException) -> None:
+        """Takes the authorization's secrets out of what an error says."""
+
 
 class Authorizations(Protocol):
     """What jobs need of the authorizations."""

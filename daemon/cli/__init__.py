@@ -76,6 +76,7 @@ COMMANDS: dict[str, Entry] = {
     "explain": Entry(
         "daemon.cli.explain:explain", "Says why a person is, or is not, in an audience, or what made a field's value."
     ),
+    "export": Entry("daemon.cli.exporting:export", "Writes the daemon's definitions to a folder, for `plan`."),
     "expr test": Entry("daemon.cli.testing:expr_test", "Evaluate expressions given as NDJSON."),
     "filter test": Entry("daemon.cli.testing:filter_test", "Evaluate filters given as NDJSON."),
     "identity limit": Entry(

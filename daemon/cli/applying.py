@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from daemon.cli.client import Client, Refused, segment
+from daemon.cli.folder_jobs import checked
+from daemon.cli.folder_steps import FolderError
+from daemon.cli.job_words import PAGE
 from daemon.cli.output import client_of, remote, show_json
 from daemon.cli.schema import PREVIEW_TIMEOUT_S
+from daemon.cli.yaml_text import dump
 
 #: Actions that change something.
 _CHANGES = frozenset({"create", "change", "delete"})
@@ -41,7 +46,10 @@ def plan(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
 @click.option("--prune", is_flag=True, help="Also delete what is not in the folder.")
 @remote
 def apply(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
-    """Makes the daemon's definitions those of FOLDER: guards, queries, audiences, jobs. Twice is as once."""
+    """Makes the daemon's definitions those of FOLDER: guards, queries, audiences, authorizations, jobs.
+
+    Twice is as once. Secrets are references, which the daemon looks up at each use.
+    """
     client = client_of(**where)
     steps = _steps(client, folder, prune=prune)
     blocked = [step for step in steps if step.action == "blocked"]
@@ -53,9 +61,10 @@ def apply(folder: Path, prune: bool, as_json: bool, **where: Any) -> None:
         rest = [step for step in steps if step.kind != "query"]
     else:
         rest = steps
+    auths = {each["label"]: each["id"] for each in _all(client, "/v2/auth")}
     for step in rest:
         try:
-            _apply(client, step)
+            _apply(client, step, auths)
         except Refused as error:
             file = f"{step.wanted.file}: " if step.wanted else ""
             raise click.ClickException(f"{file}{step.kind} {step.name}: {error.message}") from error
@@ -99,15 +108,26 @@ def _steps(client: Client, folder: Path, *, prune: bool) -> list[Any]:
 
     try:
         wanted = folders.read(folder)
-    except folders.FolderError as error:
+    except FolderError as error:
         raise click.ClickException(str(error)) from error
     queries = client.call("GET", "/api/query")
-    audiences, jobs = client.pages("/api/segment"), client.pages("/v2/job")
-    guards = client.call("GET", "/v2/identity/guard")
-    return folders.compare(wanted, queries, audiences, jobs, prune=prune, guards=guards)
+    audiences, jobs, auths = client.pages("/api/segment"), _all(client, "/v2/job"), _all(client, "/v2/auth")
+    guards, providers = client.call("GET", "/v2/identity/guard"), client.call("GET", "/v2/provider")
+    try:
+        wanted = checked(wanted, providers, os.environ)
+    except FolderError as error:
+        raise click.ClickException(str(error)) from error
+    return folders.compare(
+        wanted, queries, audiences, jobs, prune=prune, guards=guards, auths=auths, providers=providers
+    )
 
 
-def _apply(client: Client, step: Any) -> None:
+def _all(client: Client, path: str) -> list[Any]:
+    return client.pages(path, params={"limit": PAGE})
+
+
+def _apply(client: Client, step: Any, auths: dict[str, str]) -> None:
+    """Makes one step; `auths` are the ids of authorizations by label, to which those are added that are made."""
     match step.action, step.kind:
         case "keep", _:
             return
@@ -125,11 +145,25 @@ def _apply(client: Client, step: Any) -> None:
             client.call("POST", "/api/query", text=step.wanted.text)
         case _, "audience":
             client.call("POST", "/api/segment", text=step.wanted.text)
+        case "delete", "authorization":
+            client.call("DELETE", f"/v2/auth/{segment(step.id)}")
+        case "change", "authorization":
+            client.call("PATCH", f"/v2/auth/{segment(step.id)}", json={each.name: each.after for each in step.changes})
+        case _, "authorization":
+            body = {key: value for key, value in step.wanted.body.items() if key not in ("provider", "method")}
+            path = f"/v2/auth/{segment(step.wanted.body['provider'])}/{segment(step.wanted.body['method'])}"
+            auths[step.name] = client.call("POST", path, json=body)["id"]
         case "change", "job":
-            client.call("PATCH", f"/v2/job/{step.id}", json={"description": step.wanted.body.get("description") or ""})
+            change = {each.name: each.after for each in step.changes}
+            if (name := change.pop("authorization", None)) is not None:
+                change["auth_id"] = auths.get(name, name)
+            client.call("PATCH", f"/v2/job/{segment(step.id)}", json=change)
         case _:
-            body = {key: value for key, value in step.wanted.body.items() if key != "job_type"}
-            client.call("POST", f"/v2/job/{segment(step.wanted.body['job_type'])}", json=body)
+            body = dict(step.wanted.body)
+            path = f"/v2/job/{segment(body.pop('job_type'))}"
+            if (name := body.pop("authorization", None)) is not None:
+                body["auth_id"] = auths.get(name, name)
+            client.call("POST", path, json=body)
 
 
 def _effects(client: Client, steps: list[Any]) -> tuple[dict[str, Any], str]:
@@ -162,6 +196,8 @@ def _row(step: Any, told: dict[str, Any]) -> dict[str, Any]:
         row["file"] = step.wanted.file
     if step.why:
         row["why"] = step.why
+    if step.changes:
+        row["changes"] = [each._asdict() for each in step.changes]
     if step.kind == "audience" and (effect := _effect(told, step.name)) is not None:
         row["effect"] = effect
     if step.kind == "query" and step.action in _CHANGES and told:
@@ -194,7 +230,9 @@ def _show(steps: list[Any], told: dict[str, Any]) -> None:
         click.secho(f"{sign} {step.kind} {step.name}{f': {step.why}' if step.why else ''}", fg=colour)
         if step.action == "change" and step.kind == "guard":
             click.echo(f"    {step.before or 'no note'} -> {step.wanted.canonical or 'no note'}")
-        elif step.action == "change" and step.kind != "job":
+        elif step.kind in ("job", "authorization"):
+            _show_values(step)
+        elif step.action == "change":
             lines = difflib.unified_diff(
                 step.before.strip().splitlines(), step.wanted.text.strip().splitlines(), lineterm="", n=2
             )
@@ -215,10 +253,24 @@ def _show(steps: list[Any], told: dict[str, Any]) -> None:
         if effect is not None and (effect["enters"] or effect["exits"]):
             click.echo(f"  audience {each['slug']} moves with it")
             _show_effect(effect)
+    for step in steps:
+        if step.action == "keep" and step.why:
+            click.echo(f"  {step.kind} {step.name}: {step.why}")
     kept = len(steps) - len(changes)
     click.echo(
         f"{len(changes)} to change, {kept} as they are" if changes else f"nothing to change ({kept} as they are)"
     )
+
+
+def _show_values(step: Any) -> None:
+    """Shows what a new job or authorization is, or what changes of it."""
+    for each in step.changes:
+        click.echo(f"    {each.name}: {each.before or 'none'} -> {each.after or 'none'}")
+    if step.action == "create":
+        # The configuration as written: what variables of the environment hold is not for a log of a build.
+        body = {key: value for key, value in step.wanted.body.items() if key != "label"} | {"config": step.wanted.raw}
+        for line in dump(body).splitlines():
+            click.echo(f"    {line}")
 
 
 def _show_effect(effect: dict[str, Any]) -> None:

@@ -1,74 +1,40 @@
 """A folder of definitions: what it says, and how that differs from what a daemon has.
 
-`identity/*.yaml` (merge guards), `queries/*.lql`, `audiences/*.fql`, `jobs/*.yaml`. Comparing is pure; `cohortd plan`
-prints the difference, and `cohortd apply` makes it so.
+`identity/*.yaml` (merge guards), `queries/*.lql`, `audiences/*.fql`, `authorizations/*.yaml`, `jobs/*.yaml`.
+Comparing is pure; `cohortd plan` prints the difference, and `cohortd apply` makes it so.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from daemon.cli.folder_jobs import authorization_step, job_step, read_authorization, read_job
+from daemon.cli.folder_steps import Action, FolderError, Step, Wanted
 from streams.ql.errors import QueryError
 from streams.ql.parser import parse_filter, parse_queries
 from streams.ql.printer import print_filter, print_query
 
-Action = Literal["create", "change", "keep", "delete", "blocked"]
-Kind = Literal["guard", "query", "audience", "job"]
-
-JOB_KEYS = frozenset({"job_type", "label", "description", "config", "auth_id", "schedule", "quiet", "expires_at"})
 GUARD_KEYS = frozenset({"kind", "field", "value", "glob", "to", "stitches", "window_s", "note"})
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-class FolderError(Exception):
-    """A folder that cannot be used; one line a finding, each with its file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One definition of the folder. `text` is as written; `canonical` is what comparison goes by."""
-
-    kind: Kind
-    name: str
-    text: str
-    canonical: str
-    file: str
-    body: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a plan. `id` is the daemon's id of what is there; `why` explains a blocked step."""
-
-    action: Action
-    kind: Kind
-    name: str
-    before: str = ""
-    wanted: Wanted | None = None
-    id: str = ""
-    why: str = ""
+_FOLDERS = {"identity": ".yaml", "queries": ".lql", "audiences": ".fql", "authorizations": ".yaml", "jobs": ".yaml"}
 
 
 def read(folder: Path, environment: Mapping[str, str] | None = None) -> list[Wanted]:
-    """Gives the definitions of a folder: guards, queries, audiences in the order of their includes, jobs.
+    """Gives the definitions of a folder: guards, queries, audiences in the order of their includes, then all else.
 
-    Raises FolderError with every finding. `${NAME}` in a job's values stands for a variable of the environment.
+    Raises FolderError with every finding. `${NAME}` in a job's values stands for a variable of the environment; those
+    of authorizations are put in by `folder_jobs.checked`, once it is known which values are secrets.
     """
     variables = os.environ if environment is None else environment
-    known = {"identity": ".yaml", "queries": ".lql", "audiences": ".fql", "jobs": ".yaml"}
     findings: list[str] = []
-    if not any((folder / name).is_dir() for name in known):
-        raise FolderError(f"{folder} has none of the folders {', '.join(known)}; nothing to plan")
+    if not any((folder / name).is_dir() for name in _FOLDERS):
+        raise FolderError(f"{folder} has none of the folders {', '.join(_FOLDERS)}; nothing to plan")
     wanted: list[Wanted] = []
-    for name, suffix in known.items():
+    for name, suffix in _FOLDERS.items():
         for path in sorted((folder / name).glob("*")):
             if path.name.startswith(".") or path.name.lower().startswith("readme"):
                 continue
@@ -140,20 +106,17 @@ def _audiences(path: Path, text: str, _: Mapping[str, str]) -> list[Wanted]:
     return [Wanted("audience", statement.alias, text, print_filter(statement), str(path), needs=needs)]
 
 
+def _authorizations(path: Path, text: str, variables: Mapping[str, str]) -> list[Wanted]:
+    return [read_authorization(path, text, variables)]
+
+
 def _jobs(path: Path, text: str, variables: Mapping[str, str]) -> list[Wanted]:
-    body = yaml.safe_load(text)
-    if not isinstance(body, dict) or not isinstance(body.get("job_type"), str):
-        raise FolderError("a job is a mapping with job_type, label, config")
-    unknown = sorted(set(body) - JOB_KEYS)
-    if unknown:
-        raise FolderError(f"unknown key {unknown[0]!r}; a job has {', '.join(sorted(JOB_KEYS))}")
-    body = _filled(body, variables)
-    body.setdefault("label", path.stem)
-    return [Wanted("job", body["label"], text, "", str(path), body)]
+    return [read_job(path, text, variables)]
 
 
 _READERS: dict[str, Callable[[Path, str, Mapping[str, str]], list[Wanted]]] = {
-    "identity": _guards, "queries": _queries, "audiences": _audiences, "jobs": _jobs,
+    "identity": _guards, "queries": _queries, "audiences": _audiences,
+    "authorizations": _authorizations, "jobs": _jobs,
 }  # fmt: skip
 
 
@@ -169,19 +132,6 @@ def _includes(node: Any) -> set[str]:
     if is_dataclass(node):
         return set().union(*(_includes(getattr(node, part.name)) for part in fields(node)))
     return set()
-
-
-def _filled(value: Any, variables: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _filled(each, variables) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_filled(each, variables) for each in value]
-    if not isinstance(value, str):
-        return value
-    for name in _VARIABLE.findall(value):
-        if name not in variables:
-            raise FolderError(f"the environment variable {name} is not set")
-    return _VARIABLE.sub(lambda found: variables[found[1]], value)
 
 
 def _in_order(wanted: Sequence[Wanted]) -> list[Wanted]:
@@ -202,6 +152,7 @@ def _in_order(wanted: Sequence[Wanted]) -> list[Wanted]:
         *(each for each in wanted if each.kind == "guard"),
         *(each for each in wanted if each.kind == "query"),
         *ordered.values(),
+        *(each for each in wanted if each.kind == "authorization"),
         *(each for each in wanted if each.kind == "job"),
     ]
 
@@ -214,12 +165,18 @@ def compare(
     *,
     prune: bool,
     guards: Sequence[Mapping[str, Any]] = (),
+    auths: Sequence[Mapping[str, Any]] = (),
+    providers: Sequence[Mapping[str, Any]] = (),
 ) -> list[Step]:
-    """Gives the steps from what a daemon has to what the folder says; with `prune` what is only there is deleted."""
+    """Gives the steps from what a daemon has to what the folder says; with `prune` what is only there is deleted.
+
+    `providers` is the daemon's catalogue, whose schemas say what is a secret and what a default.
+    """
     steps: list[Step] = []
     have = {("query", each["alias"].lower()): each["text"] for each in queries}
     have |= {("audience", each["slug"].lower()): each["segment_ql"] for each in audiences}
     held = {guard_name(each): each for each in guards}
+    coming = frozenset(each.name for each in wanted if each.kind == "authorization")
     for each in wanted:
         if each.kind == "guard":
             old = held.pop(each.name, None)
@@ -228,7 +185,10 @@ def compare(
             steps.append(Step(action, "guard", each.name, before, each))
             continue
         if each.kind == "job":
-            steps.append(_job_step(each, jobs))
+            steps.append(job_step(each, jobs, auths, providers, coming))
+            continue
+        if each.kind == "authorization":
+            steps.append(authorization_step(each, auths, providers))
             continue
         text = have.pop((each.kind, each.name.lower()), None)
         if text is None:
@@ -236,10 +196,12 @@ def compare(
         else:
             same = _canonical(each.kind, text) == each.canonical
             steps.append(Step("keep" if same else "change", each.kind, each.name, text, each))
-    labels = {each.name for each in wanted if each.kind == "job"}
     if prune:
+        labels = {each.name for each in wanted if each.kind == "job"}
         gone = [each for each in jobs if each["label"] not in labels and each["state"] not in ("completed", "failed")]
         steps += [Step("delete", "job", each["label"], id=each["id"]) for each in gone]
+        kept = [each for each in auths if each["label"] not in coming]
+        steps += [Step("delete", "authorization", each["label"], id=each["id"]) for each in kept]
         for (kind, name), text in reversed(have.items()):
             steps.append(Step("delete", "query" if kind == "query" else "audience", name, text))
         steps += [Step("delete", "guard", name, id=str(each["id"])) for name, each in held.items()]
@@ -250,23 +212,3 @@ def _canonical(kind: str, text: str) -> str:
     if kind == "query":
         return "; ".join(print_query(each) for each in parse_queries(text))
     return print_filter(parse_filter(text))
-
-
-def _job_step(wanted: Wanted, jobs: Sequence[Mapping[str, Any]]) -> Step:
-    body = wanted.body
-    same = [each for each in jobs if each["label"] == wanted.name and each["state"] != "completed"]
-    if not same:
-        return Step("create", "job", wanted.name, wanted=wanted)
-    if len(same) > 1:
-        return Step("blocked", "job", wanted.name, wanted=wanted, why=f"{len(same)} jobs have this label")
-    job = same[0]
-    if job["job_type"] != body["job_type"]:
-        why = f"it is a {job['job_type']} job; a job's type cannot change: give the new one another label"
-        return Step("blocked", "job", wanted.name, wanted=wanted, id=job["id"], why=why)
-    changed = [key for key, value in (body.get("config") or {}).items() if job["config"].get(key) != value]
-    if changed:
-        why = f"config.{changed[0]} differs; a job's configuration cannot change: give the new job another label"
-        return Step("blocked", "job", wanted.name, wanted=wanted, id=job["id"], why=why)
-    if (body.get("description") or "") != job["description"]:
-        return Step("change", "job", wanted.name, job["description"], wanted, job["id"])
-    return Step("keep", "job", wanted.name, wanted=wanted, id=job["id"])

@@ -22,7 +22,10 @@ def load(text: object) -> Any:
 
 def dump(value: object) -> str:
     """Writes a value as `load` reads it, keys in their order."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if load(text) == value:
+        return text
+    return yaml.safe_dump(value, sort_keys=False)  # (line ends of Unicode are lost unless escaped)
 
 
 def _resolvers() -> None:

@@ -37,7 +37,6 @@ class Subscriptions(Protocol):
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None = None,
-        run_id: str = "",
     ) -> AbstractAsyncContextManager[TriggerSource]:
         """Lets one run read a subscription; triggers of moments that are `dropped` are passed over, as omitted."""
 
@@ -51,9 +50,6 @@ class OpenedAuth(Protocol):
 
     async def request(self) -> None:
         """Waits for its turn in the authorization's rate, and counts a request."""
-
-    def cleanse(self, error: BaseException) -> None:
-        """Takes the authorization's secrets out of what an error says."""
 
 
 class Authorizations(Protocol):

@@ -69,7 +69,7 @@ async def run(run: TriggerRun[FilesExportTriggers]) -> None:
         nonlocal last
         if last is not None:
             name, size = await disk.finish()
-            last.ack()
+            last.ack(to=name, size=size)
             last = None
             run.log.info("file_written", file=name, bytes=size)
 

@@ -1,4 +1,7 @@
-"""Webhooks: every enter and exit as an HTTP request, as soon as it is durable."""
+"""Webhooks: every enter and exit as an HTTP request, as soon as it is durable.
+
+Credentials come from an authorization (sealed, checked, counted), or by reference from the job's own configuration.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from yarl import URL
 
-from connectors.sdk.declare import Provider, TriggerExport, TriggerJob
+from connectors.sdk.declare import AuthCheck, AuthMethod, Provider, TriggerExport, TriggerJob
 from connectors.sdk.errors import AuthError, ConfigError, TransientError
 from connectors.sdk.http import Client, open_client
-from connectors.sdk.run import Batching, Lease, Message, TriggerRun, deadline
-from connectors.sdk.secret import Secret, SecretReference, check_reference, is_reference
+from connectors.sdk.run import Batching, Credentials, Lease, Message, TriggerRun, deadline
+from connectors.sdk.secret import Secret, SecretReference, check_reference, hidden, is_reference
 
 #: Replies that say "never send this again": the messages are omitted, and logged.
 NEVER_AGAIN = frozenset({400, 404, 410, 413})
@@ -87,16 +90,171 @@ class WebhookTriggers(TriggerExport):
 
 
 def _check_header(name: str, value: str) -> None:
+    _check_header_name(name)
+    if is_reference(value):
+        check_reference(value)
+    elif any(word in name.lower() for word in SECRET_WORDS):
+        raise ValueError(
+            f"the value of {name} is a secret: give it as env:NAME, file:/path or credential:name, or in an "
+            "authorization"
+        )
+    elif any(each in value for each in "\r\n\0"):
+        raise ValueError(f"the value of {name} has a line end")
+
+
+def _check_header_name(name: str) -> None:
     if not name or not all(each.isascii() and (each.isalnum() or each in "!#$%&'*+-.^_`|~") for each in name):
         raise ValueError(f"{name!r} is not the name of a header")
     if name.lower() in OWN_HEADERS:
         raise ValueError(f"{name} is set by cohortd")
-    if is_reference(value):
-        check_reference(value)
-    elif any(word in name.lower() for word in SECRET_WORDS):
-        raise ValueError(f"the value of {name} is a secret: give it as env:NAME, file:/path or credential:name")
-    elif any(each in value for each in "\r\n\0"):
-        raise ValueError(f"the value of {name} has a line end")
+
+
+# --- authorizations
+
+
+class Access(Credentials):
+    """What all ways to be let in have: a secret to sign with."""
+
+    signing_secret: SecretStr | None = Field(
+        None, description="Secret of a Standard Webhooks signature (whsec_…); several, separated by spaces."
+    )
+
+    @field_validator("signing_secret")
+    @classmethod
+    def _check_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            try:
+                _signers(Secret(secret.get_secret_value()))
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return secret
+
+    def headers_sent(self) -> dict[str, str]:
+        """Gives the headers that let a request in."""
+        return {}
+
+    def secrets(self) -> list[Secret]:
+        """Gives what must be in no text."""
+        texts = [] if self.signing_secret is None else [self.signing_secret.get_secret_value()]
+        for text in self.headers_sent().values():
+            texts += [text, text.partition(" ")[2]]
+        return [Secret(text) for text in texts if text]
+
+
+class CheckedAccess(Access):
+    """What can be checked, where there is an address for that."""
+
+    check_url: Annotated[str, AfterValidator(_check_url)] | None = Field(
+        None,
+        max_length=2000,
+        description="Address that a GET with these credentials checks: 2xx is healthy, 401 and 403 are not. Without"
+        " one, what deliveries meet decides.",
+    )
+
+
+class BearerAccess(CheckedAccess):
+    """A token in the Authorization header."""
+
+    token: SecretStr = Field(min_length=1, max_length=8000, description="Sent as `Authorization: Bearer <token>`.")
+
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, token: SecretStr) -> SecretStr:
+        _one_line(token, "token")
+        return token
+
+    def headers_sent(self) -> dict[str, str]:
+        """Gives the Authorization header."""
+        return {"authorization": f"Bearer {_one_line(self.token, 'token')}"}
+
+
+class BasicAccess(CheckedAccess):
+    """A user name and a password."""
+
+    user: str = Field(max_length=500, pattern=r"^[^:\x00-\x1f]+$", description="User name; no colon in it.")
+    password: SecretStr = Field(max_length=8000)
+
+    def headers_sent(self) -> dict[str, str]:
+        """Gives the Authorization header."""
+        pair = f"{self.user}:{self.password.get_secret_value()}"
+        return {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+    def secrets(self) -> list[Secret]:
+        """Gives what must be in no text."""
+        password = self.password.get_secret_value()
+        return [*super().secrets(), *([Secret(password)] if password else [])]
+
+
+class HeaderAccess(CheckedAccess):
+    """Headers with secret values."""
+
+    headers: Mapping[str, SecretStr] = Field(
+        min_length=1, max_length=50, description="Headers to send, each value secret: an API key under its own name."
+    )
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
+        for name, value in headers.items():
+            _check_header_name(name)
+            _one_line(value, name)
+        return dict(headers)
+
+    def headers_sent(self) -> dict[str, str]:
+        """Gives the headers."""
+        return {name.lower(): _one_line(value, name) for name, value in self.headers.items()}
+
+
+class SignatureAccess(Access):
+    """A signature of each request, after Standard Webhooks, and nothing else."""
+
+    signing_secret: SecretStr = Field(
+        description="Secret of the signature (whsec_…); several, separated by spaces, while one replaces the other."
+    )
+
+
+def _one_line(value: SecretStr, name: str) -> str:
+    text = value.get_secret_value()
+    if any(each in text for each in "\r\n\0"):
+        raise ValueError(f"the value of {name} has a line end in it")
+    return text
+
+
+async def check(check: AuthCheck[CheckedAccess]) -> None:
+    """Asks `check_url` whether the credentials are let in."""
+    url = check.config.check_url
+    if url is None:
+        return
+    host = URL(url).host
+    headers = {"accept-encoding": "identity", "user-agent": "cohortd", **check.config.headers_sent()}
+    async with open_client(check.network, connections=1) as client:
+        try:
+            async with client.session.get(url, headers=headers, allow_redirects=False) as response:
+                shown = await _drain(response, check.config.secrets())
+        except (aiohttp.ClientError, OSError) as error:
+            explained = client.explain(error)
+            if explained is not error:
+                raise explained from error
+            raise TransientError(f"no answer from {host}: {type(error).__name__}: {error}") from error
+    said = f"{response.status} {response.reason or ''}".rstrip() + (f": {shown}" if shown else "")
+    if response.status in REFUSED:
+        raise AuthError(f"{host} refused the credentials with {said}")
+    if not 200 <= response.status < 300:
+        raise TransientError(f"{host} answered {said}, which says nothing of the credentials")
+
+
+def _can_check(access: CheckedAccess) -> bool:
+    return access.check_url is not None
+
+
+BEARER = AuthMethod("bearer", "Bearer token", BearerAccess, check, can_check=_can_check)
+BASIC = AuthMethod("basic", "User name and password", BasicAccess, check, can_check=_can_check)
+HEADERS = AuthMethod("headers", "Secret headers", HeaderAccess, check, can_check=_can_check)
+SIGNATURE = AuthMethod("signature", "Signature (Standard Webhooks)", SignatureAccess)
+ACCESS = (BEARER, BASIC, HEADERS, SIGNATURE)
+
+
+# --- runs
 
 
 async def run(run: TriggerRun[WebhookTriggers]) -> None:
@@ -108,6 +266,9 @@ async def run(run: TriggerRun[WebhookTriggers]) -> None:
         secret = run.secret(config.signature_secret)
         signers = _signers(secret)
         secrets = [*secrets, secret]
+    if isinstance(run.auth, Access):
+        values, signers = _let_in(run.auth, values, signers)
+        secrets = [*secrets, *run.auth.secrets()]
     batching = Batching(count=config.batch_size, age_s=config.flush_seconds if config.batch_size > 1 else 0.0)
     async with open_client(run.network, connections=config.concurrency) as client:
         destination = _Destination(client, URL(config.url), secrets, run.now_us)
@@ -117,6 +278,7 @@ async def run(run: TriggerRun[WebhookTriggers]) -> None:
             headers = values
             if signers:
                 headers = values | _signature(signers, _request_id(lease.messages), run.now_us() // 1_000_000, body)
+            await run.request()
             async with deadline(run.network.deadline_s, f"the request to {destination.host}"):
                 await destination.post(body, headers, lease)
 
@@ -135,15 +297,17 @@ class _Destination:
 
     async def post(self, body: bytes, headers: Mapping[str, str], lease: Lease) -> None:
         """Posts a batch and settles it, or raises what decides when it is tried again."""
+        lease.note(to=self.host or "", size=len(body))
         try:
             async with self._client.session.post(
                 self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
+                lease.note(status=response.status)
                 if 200 <= response.status < 300:
                     lease.ack()
                     await _drain(response)
                 else:
-                    self._refused(response, await _drain(response), lease)
+                    self._refused(response, await _drain(response, self._secrets), lease)
         except (aiohttp.ClientError, OSError) as error:
             explained = self._client.explain(error)
             if explained is not error:
@@ -155,8 +319,7 @@ class _Destination:
     def _refused(self, response: aiohttp.ClientResponse, shown: str, lease: Lease) -> None:
         """Omits what must not be sent again, else raises."""
         said = f"{response.status} {response.reason or ''}".rstrip() + (f": {shown}" if shown else "")
-        for secret in self._secrets:  # an answer may repeat what it was sent
-            said = said.replace(secret.reveal(), "********")
+        said = hidden(said, self._secrets)  # an answer may repeat what it was sent
         if response.status in NEVER_AGAIN:
             lease.omit(said)
             return
@@ -167,8 +330,8 @@ class _Destination:
         raise TransientError(f"the destination answered {said}", retry_after=_retry_after(response, self._now_us()))
 
 
-async def _drain(response: aiohttp.ClientResponse) -> str:
-    """Reads a bounded part of the answer for a bounded time, and gives its beginning.
+async def _drain(response: aiohttp.ClientResponse, secrets: Sequence[Secret] = ()) -> str:
+    """Reads a bounded part of the answer for a bounded time, and gives its beginning, without secrets.
 
     The connection is kept only when that was all of it.
     """
@@ -184,8 +347,8 @@ async def _drain(response: aiohttp.ClientResponse) -> str:
                 response.close()
     except (aiohttp.ClientError, TimeoutError):
         response.close()
-    text = bytes(parts[: SHOWN_CHARACTERS * 4]).decode("utf-8", "replace")
-    return " ".join(text.split())[:SHOWN_CHARACTERS]
+    text = hidden(bytes(parts).decode("utf-8", "replace"), secrets)
+    return hidden(" ".join(text.split()), secrets)[:SHOWN_CHARACTERS]
 
 
 def _retry_after(response: aiohttp.ClientResponse, now_us: int) -> float | None:
@@ -233,6 +396,21 @@ def _headers(run: TriggerRun[WebhookTriggers]) -> tuple[dict[str, str], list[Sec
     return headers, secrets
 
 
+def _let_in(access: Access, headers: dict[str, str], signers: list[bytes]) -> tuple[dict[str, str], list[bytes]]:
+    """Adds what an authorization brings; what the job's own configuration brings too is refused, not chosen from."""
+    added = access.headers_sent()
+    both = sorted(headers.keys() & added.keys())
+    if both:
+        raise ConfigError(
+            f"the header {both[0]} comes from the job's headers and from its authorization; leave one out"
+        )
+    if access.signing_secret is not None:
+        if signers:
+            raise ConfigError("signature_secret, and a secret in the authorization: leave one of them out")
+        signers = _signers(Secret(access.signing_secret.get_secret_value()))
+    return headers | added, signers
+
+
 def _request_id(messages: Sequence[Message]) -> str:
     """Names a batch: the same for each attempt at it."""
     if len(messages) == 1:
@@ -274,6 +452,7 @@ WEBHOOK_TRIGGERS = TriggerJob(
     direction="export",
     config=WebhookTriggers,
     run=run,
+    auths=ACCESS,
 )
 
 PROVIDER = Provider(
@@ -281,4 +460,5 @@ PROVIDER = Provider(
     label="Webhooks",
     description="Any system that takes HTTP requests.",
     jobs=(WEBHOOK_TRIGGERS,),
+    auths=ACCESS,
 )

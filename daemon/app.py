@@ -29,6 +29,7 @@ from daemon.ingest.unit import Commit
 from daemon.jobs.authorizations import Authorizations
 from daemon.jobs.data import JobData
 from daemon.jobs.jobs import Jobs
+from daemon.jobs.journal import Journal
 from daemon.jobs.parts import Parts
 from daemon.sdnotify import Notifier
 from daemon.settings import Settings
@@ -103,7 +104,8 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
                 wake=pipeline.wake,
             )
         )
-        bus = await stack.enter_async_context(Bus.open(state, lambda: pipeline.definitions, settings))
+        journal = await stack.enter_async_context(Journal.open(state, settings))
+        bus = await stack.enter_async_context(Bus.open(state, lambda: pipeline.definitions, settings, journal))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         await tasks.start(pipeline.run, name="ingest")
@@ -121,7 +123,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
         vault = Vault.open(settings.data_dir, settings)
         authorizations = await stack.enter_async_context(Authorizations.open(state, vault, settings, known))
         data = JobData(events, state, collector, lambda: pipeline.definitions, settings)
-        parts = Parts(bus, authorizations, data)
+        parts = Parts(bus, authorizations, data, journal)
         jobs = await stack.enter_async_context(Jobs.open(state, parts, settings, known=known))
         services = Services(
             settings=settings,
@@ -133,6 +135,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             bus=bus,
             jobs=jobs,
             authorizations=authorizations,
+            journal=journal,
             trusted_proxies=auth.networks(settings.server.trusted_proxies),
         )
         application = server.application(services, [*collect.routes(), *api.routes()])

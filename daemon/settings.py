@@ -218,6 +218,31 @@ class Retention(Section):
     sweep_s: float = setting(600.0, "how often what is too old is looked for", "s", gt=0)
 
 
+class Journal(Section):
+    """What is kept of what jobs did, and of what happened."""
+
+    store_s: float = setting(1.0, "how long lines of job logs are gathered before they are stored together", "s", ge=0)
+    logs_days: float = setting(30.0, "how long lines of job logs are kept", "days", gt=0)
+    logs: int = setting(200_000, "lines of job logs kept at most, the newest, of all jobs together", "lines", ge=1000)
+    runs_days: float = setting(90.0, "how long runs can be looked up", "days", gt=0)
+    runs: int = setting(100_000, "runs kept at most, the newest", "runs", ge=1000)
+    deliveries_days: float = setting(14.0, "how long deliveries can be looked up and asked for again", "days", gt=0)
+    deliveries: int = setting(
+        500_000, "messages of deliveries kept at most, the newest; each takes about 200 bytes", "messages", ge=1000
+    )
+    activity_days: float = setting(
+        400.0, "how long the activity of jobs per day is kept; per hour 35 days", "days", gt=0
+    )
+    samples: bool = setting(
+        False, "keep of each delivery its first message, with the profile's values replaced by their kind"
+    )
+    events_days: float = setting(30.0, "how long system events are kept for alerts and to be looked up", "days", gt=0)
+    events: int = setting(100_000, "system events kept at most, the newest", "events", ge=1000)
+    audit_days: float = setting(400.0, "how long it is kept who changed what", "days", gt=0)
+    audit: int = setting(100_000, "entries of the audit log kept at most, the newest", "entries", ge=1000)
+    heartbeat_s: float = setting(60.0, "how often the daemon says that it is alive; 0: never", "s", ge=0)
+
+
 class Store(Section):
     """The database files."""
 
@@ -274,6 +299,7 @@ class Settings(BaseSettings):
     auth: Auth = Auth()
     vault: Vault = Vault()
     retention: Retention = Retention()
+    journal: Journal = Journal()
     store: Store = Store()
     log: Log = Log()
 

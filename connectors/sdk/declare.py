@@ -131,13 +131,14 @@ class Rate:
 
 
 A = TypeVar("A", bound=Credentials)
+A_co = TypeVar("A_co", bound=Credentials, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class AuthCheck(Generic[A]):
+class AuthCheck(Generic[A_co]):
     """What the check of an authorization may use."""
 
-    config: A
+    config: A_co
     network: Network
     log: FilteringBoundLogger
     now_us: Callable[[], int]
@@ -148,8 +149,8 @@ class AuthMethod(Generic[A]):
     """A way to authorize with a provider; the secret values of its model are kept sealed.
 
     `check` returns when the authorization works; an AuthError or a ConfigError says, in the provider's own words, that
-    it does not (unhealthy); a TransientError, or anything else, that this could not be found out (unknown). None: it
-    cannot be checked, and what runs meet decides.
+    it does not (unhealthy); a TransientError, or anything else, that this could not be found out (unknown). None, or
+    values for which `can_check` is false: it cannot be checked, and what runs meet decides.
     """
 
     slug: str
@@ -158,6 +159,7 @@ class AuthMethod(Generic[A]):
     check: Callable[[AuthCheck[A]], Awaitable[None]] | None = None
     description: str = ""
     rate: Rate | None = None
+    can_check: Callable[[A], bool] = lambda _: True
 
 
 C = TypeVar("C", bound=Config)

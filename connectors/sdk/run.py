@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel, ConfigDict
 from structlog.typing import FilteringBoundLogger
 
-from connectors.sdk.errors import AuthError, TransientError, gravest
+from connectors.sdk.errors import AuthError, ConfigError, TransientError, gravest
 from connectors.sdk.secret import Secret
 
 C_co = TypeVar("C_co", covariant=True)
@@ -51,6 +51,25 @@ class Batching:
     age_s: float = 0.0
 
 
+class Attempt(NamedTuple):
+    """What is written down of one attempt to send a lease, for whoever asks what became of it."""
+
+    number: int = 1
+    to: str = ""  # who it was sent to: a host, a file
+    bytes: int = 0
+    status: int | None = None  # of HTTP
+    answer: str = ""  # what the destination said; never a secret
+
+
+class Facts(TypedDict, total=False):
+    """What a run may say of an attempt; see `Attempt`. Without `size`, the messages' bytes are counted."""
+
+    to: str
+    size: int
+    status: int
+    answer: str
+
+
 class Lease(Protocol):
     """Messages on loan. Settling it twice is harmless; what the run leaves unsettled is delivered again."""
 
@@ -62,16 +81,19 @@ class Lease(Protocol):
     def settled(self) -> bool:
         """Whether it was acknowledged or omitted."""
 
-    def ack(self) -> None:
+    def note(self, **facts: Unpack[Facts]) -> None:
+        """Says what is to be written down of the attempt under way, however it ends."""
+
+    def ack(self, **facts: Unpack[Facts]) -> None:
         """Moves the subscription past these messages. Returns at once; it is stored soon after.
 
         An `ordered` lease takes all that were given out before it along.
         """
 
-    def omit(self, reason: str) -> None:
+    def omit(self, reason: str, **facts: Unpack[Facts]) -> None:
         """Moves past these messages without having delivered them: the destination refused them for good."""
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, **facts: Unpack[Facts]) -> None:
         """Counts and logs an attempt that failed. The lease stays; try again, or raise."""
 
 
@@ -217,6 +239,9 @@ class TriggerRun(Run[C_co]):
                     raise
                 await asyncio.sleep(pause)
                 delay *= 2
+            except ConfigError as error:
+                lease.failed(error)
+                raise
             else:
                 lease.ack()
                 return

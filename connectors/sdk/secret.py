@@ -6,14 +6,23 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Iterable, Iterator
 from typing import Annotated, final
+from urllib.parse import quote
 
 from pydantic import AfterValidator, WithJsonSchema
 
 PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+|credential:[A-Za-z0-9._-]+)$"
 _REFERENCE = re.compile(PATTERN)
 _LOOKS_LIKE = ("env:", "file:", "credential:")
+
+HIDDEN = "********"
+#: A line of a secret of several lines (a private key) is kept out of texts from this length on.
+LEAST_LINE = 16
+#: So much of a secret's beginning is taken for it at the end of a text, which may have been cut there.
+LEAST_BEGINNING = 4
 
 
 def is_reference(text: str) -> bool:
@@ -52,3 +61,32 @@ class Secret:
         return "Secret(********)"
 
     __str__ = __repr__
+
+
+def hidden(text: str, secrets: Iterable[Secret]) -> str:
+    """Gives `text` with asterisks for every secret in it, also as base64, in an address, or within JSON.
+
+    Call it before a text is shortened; what was cut off within a secret is found at the end alone.
+    """
+    forms = sorted({form for secret in secrets for form in _forms(secret.reveal())}, key=len, reverse=True)
+    for form in forms:
+        text = text.replace(form, HIDDEN)
+    for form in forms:
+        for size in range(len(form) - 1, LEAST_BEGINNING - 1, -1):
+            if text.endswith(form[:size]):
+                return text[:-size] + HIDDEN
+    return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    if not secret:
+        return
+    content = secret.encode("utf-8", "surrogatepass")
+    yield secret
+    yield quote(secret, safe="", errors="replace")
+    yield base64.b64encode(content).decode()
+    yield base64.urlsafe_b64encode(content).decode().rstrip("=")
+    yield secret.encode("unicode_escape").decode()
+    yield repr(secret)[1:-1]
+    yield " ".join(secret.split())  # as a text is shown in one line
+    yield from (line for line in secret.splitlines() if len(line) >= LEAST_LINE)

@@ -6,6 +6,7 @@ It also forgets the triggers that nobody waits for.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, Protocol
@@ -19,10 +20,11 @@ from daemon.bus import metrics
 from daemon.bus.cursor import Cursor
 from daemon.bus.feed import Dropped, Feed
 from daemon.bus.messages import Builder, Definitions
+from daemon.bus.parts import NO_JOURNAL, Batch, Journal
 from daemon.bus.retention import Retention
 from daemon.model.subscription import Outcome
 from daemon.settings import Settings
-from daemon.store import subscriptions, trigger_log
+from daemon.store import redeliveries, subscriptions, trigger_log
 from daemon.store.database import Database
 from daemon.store.subscriptions import SubscriptionRow
 
@@ -65,12 +67,14 @@ class Source:
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None,
+        run_id: str,
     ) -> None:
         self._bus = bus
         self._cursor = cursor
         self._logger = logger
         self._on_delivered = on_delivered
         self._dropped = dropped
+        self._run_id = run_id
         self._open = False
 
     def leases(self, batching: Batching, *, fields: Sequence[str] | None, ordered: bool) -> Feed:
@@ -86,15 +90,19 @@ class Source:
             logger=self._logger,
             on_delivered=self._on_delivered,
             dropped=self._dropped,
+            run_id=self._run_id,
         )
 
 
 class Bus:
     """The subscriptions of all jobs that are not completed. Made by `open`."""
 
-    def __init__(self, state: Database, definitions: Definitions, settings: Settings) -> None:
+    def __init__(
+        self, state: Database, definitions: Definitions, settings: Settings, journal: Journal = NO_JOURNAL
+    ) -> None:
         self._state = state
         self._definitions = definitions
+        self._journal = journal
         self._settings = settings
         self._cursors: dict[str, Cursor] = {}
         self._by_audience: dict[int, list[Cursor]] = {}
@@ -105,15 +113,20 @@ class Bus:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, state: Database, definitions: Definitions, settings: Settings) -> AsyncIterator[Bus]:
+    async def open(
+        cls, state: Database, definitions: Definitions, settings: Settings, journal: Journal = NO_JOURNAL
+    ) -> AsyncIterator[Bus]:
         """Loads the subscriptions and serves until left; `definitions` gives the current snapshot.
 
         On leaving, what was acknowledged is stored; the runs have ended by then.
         """
-        self = cls(state, definitions, settings)
-        self.head, rows = await state.read(lambda db: (trigger_log.head(db), subscriptions.live(db)))
+        self = cls(state, definitions, settings, journal)
+        self.head, rows, asked = await state.read(
+            lambda db: (trigger_log.head(db), subscriptions.live(db), redeliveries.jobs(db))
+        )
         for row in rows:
             self.add(row)
+            self._cursors[row.id].again = row.job_id in asked
         tasks = [
             asyncio.create_task(self._store_progress(), name="bus: progress"),
             asyncio.create_task(self._sweep(), name="bus: retention"),
@@ -173,6 +186,7 @@ class Bus:
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None = None,
+        run_id: str = "",
     ) -> AsyncIterator[Source]:
         """Lets one run read a subscription. What it leaves unsettled is read again by the next.
 
@@ -186,7 +200,7 @@ class Bus:
             cursor.release(self.head)
         reader = cursor.reader = object()
         try:
-            yield Source(self, cursor, logger, on_delivered, dropped)
+            yield Source(self, cursor, logger, on_delivered, dropped, run_id)
         finally:
             if cursor.reader is reader:
                 cursor.release(self.head)
@@ -202,6 +216,7 @@ class Bus:
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None = None,
+        run_id: str = "",
     ) -> Feed:
         """Makes the feed of a run that is attached."""
 
@@ -220,7 +235,16 @@ class Bus:
             on_settled=settled,
             logger=logger,
             dropped=dropped,
+            journal=self._journal,
+            run_id=run_id,
         )
+
+    def ask_again(self, subscription_id: str) -> None:
+        """Takes notice that messages were asked for again."""
+        cursor = self._cursors.get(subscription_id)
+        if cursor is not None:
+            cursor.again = True
+            cursor.wake()
 
     async def lag(self, subscription_id: str) -> Lag | None:
         """Says how far a subscription is behind; None when it is none of a job that is not completed."""
@@ -253,18 +277,41 @@ class Bus:
         moved = [
             (cursor, progress)
             for cursor in map(self._cursors.__getitem__, ids)
-            if (progress := cursor.progress(self.head)) != cursor.stored
+            if (progress := cursor.progress(self.head)) != cursor.stored or cursor.done_again
         ]
-        if not moved:
+        again = {cursor: frozenset(cursor.done_again) for cursor, _ in moved if cursor.done_again}
+        # What a cursor passes is written down with it. More than one step has room for goes before it.
+        attempts = self._journal.take()
+        while attempts.full:
+            await self._write_attempts(attempts)
+            attempts = self._journal.take()
+        if not moved and not attempts:
             return
         rows = [(cursor.id, progress) for cursor, progress in moved]
+
+        def write(db: sqlite3.Connection) -> None:
+            subscriptions.move(db, rows)
+            if again:
+                redeliveries.done(db, sorted(frozenset().union(*again.values())))
+            attempts.write(db)
+
         try:
-            await self._state.write(lambda db: subscriptions.move(db, rows))
+            await self._state.write(write)
         except BaseException:
             self._dirty.update(ids)
+            attempts.give_back()
             raise
         for cursor, progress in moved:
             cursor.stored = progress
+        for cursor, done in again.items():
+            cursor.done_again -= done
+
+    async def _write_attempts(self, attempts: Batch) -> None:
+        try:
+            await self._state.write(attempts.write)
+        except BaseException:
+            attempts.give_back()
+            raise
 
     async def settled(self) -> int:
         """Stores all cursors, and gives the trigger id up to which every subscription is done."""

@@ -40,6 +40,9 @@ class Cursor:
         self.failed = done.failed
         self.skipped = done.skipped
         self.acked_us = done.acked_us
+        #: Whether messages may have been asked for again; and rows of those that are done with and still stored.
+        self.again = False
+        self.done_again: set[int] = set()
         #: Stands for the run that reads; what a former one still does has no effect.
         self.reader: object | None = None
         #: First of what was read and is not settled: (trigger id, profile id), as the feed that reads knows it.

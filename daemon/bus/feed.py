@@ -20,14 +20,16 @@ from itertools import groupby
 
 from structlog.typing import FilteringBoundLogger
 
-from connectors.sdk.run import Batching, Message
+from connectors.sdk.run import Attempt, Batching, Message
 from daemon import clock, log
 from daemon.bus import metrics
 from daemon.bus.cursor import Cursor
-from daemon.bus.lease import BatchLease, Loan, Pending
+from daemon.bus.lease import BatchLease, Loan, Pending, Sent
 from daemon.bus.messages import Builder
+from daemon.bus.parts import NO_JOURNAL, Journal
+from daemon.model import codes
 from daemon.model.subscription import Outcome
-from daemon.store import trigger_log
+from daemon.store import redeliveries, trigger_log
 from daemon.store.database import Database
 from daemon.store.trigger_log import Bodies, Member, Page
 from streams.trigger import TriggerRow
@@ -46,6 +48,12 @@ BODY_BUDGET = 1_000_000
 #: What may be done beyond a cursor, at most: it is remembered, and stored. Where one message stands still for very
 #: long, the others go on so far and no farther.
 AHEAD = 5000
+#: Messages of an ordered run (a file) that the journal can name one by one; more are counted alone.
+LISTED = 100_000
+#: How often a job's log says, at most, that messages were refused, in seconds.
+OMITTED_AGAIN_S = 60.0
+#: Messages asked for again that are read at a time.
+AGAIN_PAGE = 100
 #: How long messages are made before the loop gets its turn, in seconds: a request of collection needs several turns.
 SLICE_S = 0.0003
 
@@ -64,6 +72,8 @@ class Feed:
         on_settled: Callable[[Cursor, Outcome], None],
         logger: FilteringBoundLogger | None = None,
         dropped: Dropped | None = None,
+        journal: Journal = NO_JOURNAL,
+        run_id: str = "",
     ) -> None:
         self.log = logger if logger is not None else log.get(job=cursor.job_id)
         self._cursor = cursor
@@ -79,6 +89,13 @@ class Feed:
         self._lease_number = 0
         self._busy: dict[int, int] = {}
         self._members_next = False
+        self._again_next = True
+        self._again_read_to = 0
+        self._journal = journal
+        self._run_id = run_id
+        self._listed = 0
+        self._omitted = 0
+        self._omitted_again = 0.0
         self._sent_ahead: set[int] = set()
         self._changed = asyncio.Event()
         self._assembling = asyncio.Lock()
@@ -97,24 +114,35 @@ class Feed:
         """Says whether the lease of this number is still to be settled."""
         return number in self._loans
 
-    def settle(self, number: int, outcome: Outcome) -> None:
+    def settle(self, number: int, outcome: Outcome, attempt: Attempt | None = None) -> None:
         """Ends a lease; of an ordered run also those before it, as delivered."""
         if number not in self._loans or self._reader is not self._cursor.reader:
             return
+        attempt = attempt or Attempt()
+        ended: list[Loan] = []
         if self._ordered:
             while (first := next(iter(self._loans))) != number:
-                self._end(self._loans.pop(first), Outcome.DELIVERED)
-        self._end(self._loans.pop(number), outcome)
+                ended.append(self._loans.pop(first))
+                self._end(ended[-1], Outcome.DELIVERED)
+            if ended and outcome is not Outcome.DELIVERED:
+                self._note(ended, Outcome.DELIVERED, attempt._replace(answer="", status=None))
+                ended = []
+        ended.append(self._loans.pop(number))
+        self._end(ended[-1], outcome)
+        self._note(ended, outcome, attempt)
+        if outcome is Outcome.OMITTED:
+            self._tell_omitted(ended[-1].many, attempt.status)
         self._cursor.acked_us = clock.now_us()
         self._finish_backfill()
         self._changed.set()
         self._on_settled(self._cursor, outcome)
 
-    def attempt_failed(self) -> None:
+    def attempt_failed(self, number: int, attempt: Attempt) -> None:
         """Counts an attempt that failed."""
         if self._reader is not self._cursor.reader:
             return
         self._cursor.failed += 1
+        self._note([self._loans[number]], Outcome.FAILED, attempt)
         metrics.count(self._cursor.job_id, Outcome.FAILED, 1)
         self._on_settled(self._cursor, Outcome.FAILED)
 
@@ -206,7 +234,10 @@ class Feed:
     def _lend(self, taken: OrderedDict[int, Message]) -> BatchLease:
         pending = [self._queue.pop(number) for number in taken]
         messages = tuple(taken.values())
-        loan = Loan(pending, messages, ordered=self._ordered)
+        listed = not self._ordered or self._listed < LISTED
+        sampled = self._journal.samples and (not self._ordered or not self._loans)
+        loan = Loan(pending, messages, ordered=self._ordered, listed=listed, sampled=sampled)
+        self._listed += len(pending)
         for profile in loan.profiles:
             self._busy[profile] = self._busy.get(profile, 0) + 1
         self._lease_number += 1
@@ -223,6 +254,8 @@ class Feed:
         cursor = self._cursor
         cursor.done_live.update(loan.live)
         cursor.done_backfill.update(loan.backfill)
+        cursor.done_again.update(loan.agains)
+        self._listed -= loan.many
         metrics.count(cursor.job_id, outcome, loan.enters + loan.exits)
         if outcome is Outcome.OMITTED:
             cursor.omitted += loan.enters + loan.exits
@@ -230,15 +263,58 @@ class Feed:
             cursor.added += loan.enters
             cursor.removed += loan.exits
 
+    def _tell_omitted(self, messages: int, status: int | None) -> None:
+        """Notes in the job's log that messages were refused: at once, then once a minute at most."""
+        self._omitted += messages
+        now = asyncio.get_running_loop().time()
+        if now < self._omitted_again:
+            return
+        self._omitted_again = now + OMITTED_AGAIN_S
+        words = f"the destination refused {self._omitted} messages for good"
+        self._journal.job_event(
+            self._cursor.job_id, self._run_id, "warning", codes.OMITTED, words, status=status, messages=self._omitted
+        )
+        self._omitted = 0
+
+    def _note(self, loans: Sequence[Loan], outcome: Outcome, attempt: Attempt) -> None:
+        """Writes an attempt down."""
+        enters, exits = sum(each.enters for each in loans), sum(each.exits for each in loans)
+        match outcome:
+            case Outcome.DELIVERED:
+                counts = (enters, exits, 0, 0)
+            case Outcome.OMITTED | Outcome.DROPPED:
+                counts = (0, 0, enters + exits, 0)
+            case Outcome.FAILED:
+                counts = (0, 0, 0, 1)
+        self._journal.delivered(
+            self._cursor.job_id,
+            self._run_id,
+            outcome,
+            attempt if attempt.bytes else attempt._replace(bytes=sum(each.bytes for each in loans)),
+            messages=[each for loan in loans for each in loan.sent],
+            many=sum(each.many for each in loans),
+            again=sum(len(each.agains) for each in loans),
+            counts=counts,
+            sample=loans[0].sample,
+        )
+
     # --- reading
 
     async def _read(self) -> bool:
-        """Reads a page, of the log and of the members in turn; False when there is nothing to read, or no room."""
+        """Reads a page, of the log, of the members and of what was asked for again in turn.
+
+        False when there is nothing to read, or no room.
+        """
         cursor = self._cursor
         if len(self._queue) >= WINDOW or self._far_ahead():
             return False
         live = not cursor.caught_up
         members = cursor.backfilling and not cursor.backfill_ended
+        if cursor.again and (self._again_next or not (live or members)):
+            self._again_next = False
+            await self._read_again()
+            return True
+        self._again_next = True
         if members and (self._members_next or not live):
             self._members_next = False
             await self._read_members()
@@ -300,6 +376,17 @@ class Feed:
         cursor.omitted += len(rows)
         metrics.count(cursor.job_id, Outcome.OMITTED, len(rows))
         self.log.info("triggers_dropped", first=str(rows[0].id), triggers=len(rows), cause="quiet hours")
+        self._journal.delivered(
+            cursor.job_id,
+            self._run_id,
+            Outcome.OMITTED,
+            Attempt(answer="it happened in quiet hours, whose triggers the job drops"),
+            messages=[Sent(rows[0].profile_id, rows[0].id, rows[-1].id)],
+            many=1,
+            again=0,
+            counts=(0, 0, len(rows), 0),
+            sample=None,
+        )
         self._on_settled(cursor, Outcome.DROPPED)
 
     def _sent_before_their_page(self) -> set[int] | None:
@@ -329,15 +416,56 @@ class Feed:
             cursor.backfill_ended = True
             self._finish_backfill()
 
+    async def _read_again(self) -> None:
+        """Reads what was asked for again: of each message what is still the last word on its person and audience.
+
+        What is newer stands in the log behind this page's moment, and so comes into the queue behind it.
+        """
+        cursor = self._cursor
+        cursor.again = False
+        after = self._again_read_to
+
+        def read(db: sqlite3.Connection) -> redeliveries.Page:
+            return redeliveries.page(db, cursor.job_id, cursor.wanted, after, AGAIN_PAGE)
+
+        page = await self._state.read(read)
+        self._must_be_current()
+        passed = 0
+        for each in page.rows:
+            self._again_read_to = each.id
+            if each.id in cursor.done_again:
+                continue
+            # What the cursor has still to come to is sent anyway.
+            rows = [row for row in each.triggers if row.id <= cursor.read_to]
+            if not rows:
+                passed += 1
+                cursor.done_again.add(each.id)
+                continue
+            live = any(row.cause == "erase" or row.merged_into is not None for row in rows)
+            self._enqueue(rows, each.snapshot, backfill=not live, again=each.id)
+        if page.rows:
+            cursor.again = True
+        if passed:
+            self.log.info("redeliveries_passed_over", messages=passed)
+            self._on_settled(cursor, Outcome.DELIVERED)
+
     def _must_be_current(self) -> None:
         """Stops a run that was cut off, before it moves a cursor that is another's."""
         if self._reader is not self._cursor.reader:
             raise RuntimeError("this run was given up; another one reads the subscription")
 
-    def _enqueue(self, rows: list[TriggerRow], snapshot: int | None, *, backfill: bool, ahead: bool = False) -> Pending:
+    def _enqueue(
+        self,
+        rows: list[TriggerRow],
+        snapshot: int | None,
+        *,
+        backfill: bool,
+        ahead: bool = False,
+        again: int | None = None,
+    ) -> Pending:
         self._read_number += 1
         read_at = asyncio.get_running_loop().time()
-        pending = Pending(rows, snapshot, backfill=backfill, ahead=ahead, read_at=read_at)
+        pending = Pending(rows, snapshot, backfill=backfill, ahead=ahead, read_at=read_at, again=again)
         self._queue[self._read_number] = pending
         return pending
 
@@ -346,6 +474,9 @@ class Feed:
         if cursor.backfilling and cursor.backfill_ended and self._unsettled()[1] is None:
             cursor.backfill_trigger = None
             self.log.info("backfill_finished", subscription=cursor.id)
+            self._journal.job_event(
+                cursor.job_id, self._run_id, "info", codes.BACKFILLED, "all existing members were sent; now it is live"
+            )
             self._on_settled(cursor, Outcome.DELIVERED)
 
     def _unsettled(self) -> tuple[int | None, int | None]:
@@ -353,11 +484,11 @@ class Feed:
         live = [loan.live_first for loan in self._loans.values() if loan.live_first is not None]
         backfill = [loan.backfill_first for loan in self._loans.values() if loan.backfill_first is not None]
         for pending in self._queue.values():
-            if not pending.backfill:
+            if not pending.backfill and pending.again is None:
                 live.append(pending.place)
                 break
         for pending in self._queue.values():
-            if pending.backfill:
+            if pending.backfill and pending.again is None:
                 backfill.append(pending.place)
                 if not pending.ahead:  # those of pages come in order
                     break

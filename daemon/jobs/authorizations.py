@@ -178,15 +178,14 @@ class Authorizations:
         if not self.vault.key_id and any(isinstance(each, Secret) for each in given.secrets.values()):
             raise VaultError(self.vault.problem)
         auth_id = secrets.token_hex(16)
-        verdict, checked = Verdict(Health.UNKNOWN, ""), False
-        if declared.check is not None:
-            verdict, checked = await ask(auth_id, declared, accepted, list(revealed.values()), self._settings), True
-            if verdict.health is Health.UNHEALTHY:
-                raise Refused([{"loc": ["config"], "msg": verdict.reason}], verdict.reason)
+        verdict = await ask(auth_id, declared, accepted, list(revealed.values()), self._settings)
+        if verdict is not None and verdict.health is Health.UNHEALTHY:
+            raise Refused([{"loc": ["config"], "msg": verdict.reason}], verdict.reason)
         now_us = clock.now_us()
+        found = Verdict(Health.UNKNOWN, "") if verdict is None else verdict
         row = AuthRow(
-            auth_id, provider, method, label, description, values.plain_text(accepted), owner, verdict.health,
-            verdict.reason, now_us, now_us if checked else None, self._due(now_us), None, now_us, now_us,
+            auth_id, provider, method, label, description, values.plain_text(accepted), owner, found.health,
+            found.reason, now_us, None if verdict is None else now_us, self._due(now_us), None, now_us, now_us,
         )  # fmt: skip
         return Prepared(row, given, self.vault)
 
@@ -334,6 +333,7 @@ class Authorizations:
             if row.locked not in self.vault.known:
                 await self._put_off(auth_id)
                 return view
+        verdict: Verdict | None
         try:
             opened = await self.opened(auth_id)
         except ConfigError as error:
@@ -341,11 +341,11 @@ class Authorizations:
         except TransientError as error:
             verdict = Verdict(Health.UNKNOWN, str(error))
         else:
-            if opened.method.check is None:
-                await self._put_off(auth_id)
-                return view
             async with self._checking:
                 verdict = await ask(auth_id, opened.method, opened.credentials, opened.secrets, self._settings)
+            if verdict is None:
+                await self._put_off(auth_id)
+                return view
             self.requested(auth_id)
         await self._found(auth_id, verdict, "check", self._due(clock.now_us()))
         return await self.get(auth_id)

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from connectors.sdk.declare import AuthCheck, AuthMethod
 from connectors.sdk.errors import AuthError, ConfigError, TransientError, gravest
 from connectors.sdk.run import Credentials, Network
-from connectors.sdk.secret import Secret
+from connectors.sdk.secret import Secret, hidden
 from daemon import clock, log
-from daemon.jobs.credentials import hidden
 from daemon.model.authorization import Health
 from daemon.settings import Settings
 
@@ -29,16 +28,16 @@ class Verdict(NamedTuple):
 
 async def ask(
     auth_id: str, method: AuthMethod[Any], credentials: Credentials, secrets: Sequence[Secret], settings: Settings
-) -> Verdict:
-    """Checks values with their provider, within `auth.check_timeout_s`.
+) -> Verdict | None:
+    """Checks values with their provider, within `auth.check_timeout_s`; None where they cannot be checked.
 
     Refused: unhealthy, with the provider's words, in which no secret stands. No answer: unknown. A defect of the
     connector is logged, and unknown too.
     """
     logger = log.get(authorization=auth_id, method=method.slug)
     timeout_s = settings.auth.check_timeout_s
-    if method.check is None:
-        return Verdict(Health.UNKNOWN, "")
+    if method.check is None or not method.can_check(credentials):
+        return None
     try:
         async with asyncio.timeout(timeout_s):
             await method.check(AuthCheck(credentials, network(settings), logger, clock.now_us))

@@ -6,23 +6,17 @@ reference (`env:NAME`, `file:/path`, `credential:name`), which is what is then k
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
-from urllib.parse import quote
 
 import orjson
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from connectors.sdk.errors import ConfigError
 from connectors.sdk.run import Credentials
-from connectors.sdk.secret import Secret, is_reference
+from connectors.sdk.secret import Secret, hidden, is_reference
 from daemon.jobs.references import resolve
-
-HIDDEN = "********"
-#: A line of a secret of several lines (a private key) is kept out of texts from this length on.
-LEAST_LINE = 16
 
 Form = Literal["text", "mapping"]
 
@@ -106,25 +100,6 @@ def plain_text(credentials: Credentials) -> str:
     """Gives what of the values is no secret, as JSON text."""
     shown = credentials.model_dump(mode="json", exclude=set(secret_fields(type(credentials))))
     return orjson.dumps(shown).decode()
-
-
-def hidden(text: str, secrets: Iterable[Secret]) -> str:
-    """Gives `text` with asterisks for every secret in it, also as base64, in an address, or within JSON."""
-    for form in sorted({form for secret in secrets for form in _forms(secret.reveal())}, key=len, reverse=True):
-        text = text.replace(form, HIDDEN)
-    return text
-
-
-def _forms(secret: str) -> Iterable[str]:
-    if not secret:
-        return
-    content = secret.encode("utf-8", "surrogatepass")
-    yield secret
-    yield quote(secret, safe="", errors="replace")
-    yield base64.b64encode(content).decode()
-    yield base64.urlsafe_b64encode(content).decode().rstrip("=")
-    yield secret.encode("unicode_escape").decode()
-    yield from (line for line in secret.splitlines() if len(line) >= LEAST_LINE)
 
 
 def _kept(value: str) -> Secret | str:

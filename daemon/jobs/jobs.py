@@ -30,6 +30,8 @@ from daemon.jobs.asked import (
 from daemon.jobs.parts import Parts
 from daemon.jobs.runs import Running
 from daemon.jobs.supervisor import Supervisor, Timing
+from daemon.jobs.told import tell
+from daemon.model import codes
 from daemon.model.job import ACTIVE, NO_ERRORS, JobState, Message, Verdict, accepts, after, expired
 from daemon.model.subscription import Events
 from daemon.settings import Settings
@@ -177,6 +179,7 @@ class Jobs:
             self._subscription_of[job_id] = subscription.id
             self._parts.bus.add(subscription)
         log.get().info("job_created", job=job_id, job_type=job_type, label=label, owner=owner)
+        self._note(job_id, codes.CREATED, "the job was created", job_type=job_type, label=label, owner=owner)
         self._start(row, kind, accepted, timing)
         return row
 
@@ -233,6 +236,7 @@ class Jobs:
             if row is None:
                 raise unknown_job(job_id)
             log.get().info("job_edited", job=job_id, authorization_changed=row.auth_id != before.auth_id)
+            self._note(job_id, codes.CHANGED, "the job was edited", authorization_changed=row.auth_id != before.auth_id)
             if row.auth_id != before.auth_id and row.state in ACTIVE:
                 await self._stop(job_id)
                 await self._take_up(row)
@@ -247,6 +251,7 @@ class Jobs:
             await self._stop(job_id)
             await self._forget(job_id)
             log.get().info("job_deleted", job=job_id)
+            self._note(job_id, codes.DELETED, "the job was deleted")
 
     async def purge(self) -> int:
         """Deletes the jobs that failed, were paused or completed long ago, each announced before; says how many."""
@@ -258,9 +263,11 @@ class Jobs:
             for row in rows:
                 since = clock.from_us(row.state_us).isoformat()
                 log.get().warning("job_purging", job=row.id, label=row.label, state=row.state, since=since, days=days)
+                self._note(row.id, codes.PURGE_DUE, f"{row.state} since {since}: it is deleted now", label=row.label)
                 if await self._state.write(lambda db, row=row: stored.purge(db, row.id, before_us)):  # type: ignore[misc]
                     await self._forget(row.id)
                     log.get().warning("job_purged", job=row.id, days=days)
+                    self._note(row.id, codes.PURGED, f"{row.state} for {days:g} days: it was deleted", label=row.label)
                     purged += 1
             gone += purged
             if not purged:
@@ -275,6 +282,9 @@ class Jobs:
                     await self._end(row, Message.EXPIRE)
 
     # --- parts of the above
+
+    def _note(self, job_id: str, code: str, words: str, **facts: object) -> None:
+        self._parts.journal.job_event(job_id, None, codes.CODES[code].level, code, words, **facts)
 
     async def _check_authorization(self, kind: JobType[Any], auth_id: str | None) -> None:
         methods = [each.slug for each in kind.auths]
@@ -330,6 +340,7 @@ class Jobs:
         moved = await self._state.write(lambda db: stored.move(db, row.id, verdict, clock.now_us()))
         if moved is None:
             raise unknown_job(row.id)
+        tell(self._parts.journal, row.id, None, verdict)
         logger = log.get(job=row.id, before=row.state, cause=verdict.message)
         match moved.state:
             case JobState.PAUSED:
@@ -361,6 +372,7 @@ class Jobs:
         verdict = Verdict(Message.FAIL, reason, row.errors)
         failed = await self._state.write(lambda db: stored.move(db, row.id, verdict, clock.now_us()))
         log.get().error("job_failed", job=row.id, before=row.state, reason=reason, errors=row.errors.count)
+        tell(self._parts.journal, row.id, None, verdict)
         return failed if failed is not None else row
 
     def _start(self, row: JobRow, kind: JobType[Any], accepted: Config, timing: Timing) -> None:

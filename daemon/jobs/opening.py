@@ -9,8 +9,7 @@ from typing import Any
 
 from connectors.sdk.declare import AuthMethod
 from connectors.sdk.run import Credentials
-from connectors.sdk.secret import Secret
-from daemon.jobs import credentials as values
+from connectors.sdk.secret import Secret, hidden
 from daemon.jobs.credentials import Given
 from daemon.jobs.limiter import Limiter
 from daemon.jobs.rotation import place
@@ -37,7 +36,21 @@ class OpenedAuth:
 
     def hidden(self, text: str) -> str:
         """Gives `text` without the authorization's secrets."""
-        return values.hidden(text, self.secrets)
+        return hidden(text, self.secrets)
+
+    def cleanse(self, error: BaseException) -> None:
+        """Takes the authorization's secrets out of what an error, its causes and its parts say."""
+        waiting: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while waiting:
+            each = waiting.pop()
+            if each is None or id(each) in seen:
+                continue
+            seen.add(id(each))
+            each.args = tuple(self.hidden(part) if isinstance(part, str) else part for part in each.args)
+            waiting += [each.__cause__, each.__context__]
+            if isinstance(each, BaseExceptionGroup):
+                waiting += each.exceptions
 
 
 @dataclass(frozen=True, slots=True)

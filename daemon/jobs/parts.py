@@ -37,6 +37,7 @@ class Subscriptions(Protocol):
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None = None,
+        run_id: str = "",
     ) -> AbstractAsyncContextManager[TriggerSource]:
         """Lets one run read a subscription; triggers of moments that are `dropped` are passed over, as omitted."""
 
@@ -50,6 +51,9 @@ class OpenedAuth(Protocol):
 
     async def request(self) -> None:
         """Waits for its turn in the authorization's rate, and counts a request."""
+
+    def cleanse(self, error: BaseException) -> None:
+        """Takes the authorization's secrets out of what an error says."""
 
 
 class Authorizations(Protocol):

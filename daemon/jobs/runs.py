@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class Running:
         """Runs the job once. Raises what the connector raises, and ConfigError where what it needs is not there."""
         async with AsyncExitStack() as stack:
             opened = await self._authorization(row)
+            if opened is not None:
+                stack.push(partial(_cleanse, opened))
             control = _Control(row, run_id, self, opened)
             if not isinstance(self.job_type, TriggerJob):
                 if self.places.locked():
@@ -61,7 +64,7 @@ class Running:
                     if self.subscription_id is None:
                         raise ConfigError("the job has no subscription; create it anew")
                     source = await stack.enter_async_context(
-                        self.parts.bus.attach(self.subscription_id, logger, on_delivered, dropped)
+                        self.parts.bus.attach(self.subscription_id, logger, on_delivered, dropped, run_id)
                     )
                     await run(TriggerRun(source=source, **common))
                 case ImportJob(run=run):
@@ -111,6 +114,12 @@ class Running:
             "auth": None if opened is None else opened.credentials,
             "repeats": row.schedule is not None,
         }
+
+
+def _cleanse(opened: OpenedAuth, _type: object, error: BaseException | None, _trace: object) -> None:
+    """Keeps the authorization's secrets out of what becomes the job's reason, and of the log."""
+    if error is not None:
+        opened.cleanse(error)
 
 
 class _Control:

@@ -15,6 +15,8 @@ from connectors.sdk.errors import AuthError, ConfigError, NotYetError, Transient
 from daemon import clock, log
 from daemon.jobs.parts import Dropped, Parts
 from daemon.jobs.runs import Running
+from daemon.jobs.told import tell
+from daemon.model import codes
 from daemon.model.job import (
     ACTIVE,
     NO_ERRORS,
@@ -98,6 +100,7 @@ class Supervisor:
         self._errors: Errors = row.errors
         self._recovering: asyncio.Task[None] | None = None
         self._stopping = False
+        self._run_id: str | None = None
         #: Whether the owner said "run now": then quiet hours that have begun do not hold the next run back.
         self._forced = False
         self._accepted = False
@@ -227,7 +230,7 @@ class Supervisor:
 
     async def _attempt(self) -> tuple[Verdict, int]:
         """Runs the job once; gives what the run's end makes of it, and 1 when it ended in something undeclared."""
-        run_id = secrets.token_hex(4)
+        run_id = self._run_id = secrets.token_hex(4)
         logger = self._log.bind(run=run_id)
         self._errors = self.row.errors
         self._forced = self._accepted = False
@@ -300,9 +303,11 @@ class Supervisor:
                 logger.warning("run_failed", error=reason, unauthorized=isinstance(error, AuthError))
                 if isinstance(error, AuthError):
                     self._met(error)
+                    self._note(codes.UNAUTHORIZED, reason)
                 return after_error(self._errors, reason, now_us, self._rules), 0, "error"
             case _:
                 logger.error("run_crashed", error=reason, exc_info=error)
+                self._note(codes.CRASHED, f"{type(error).__name__}: {reason}")
                 return after_error(self._errors, f"{type(error).__name__}: {reason}", now_us, self._rules), 1, "error"
 
     def _met(self, error: AuthError | None) -> None:
@@ -318,13 +323,18 @@ class Supervisor:
         if self._errors.count:
             self._errors = NO_ERRORS
             self._log.info("job_recovered", errors=self.row.errors.count)
+            self._note(codes.RECOVERED, f"it delivers again after {self.row.errors.count} errors in a row")
             self._recovering = asyncio.create_task(self._forget_errors(), name=f"job {self.row.id}: recovered")
 
     async def _forget_errors(self) -> None:
         with suppress(sqlite3.Error):  # the run's end stores it anyway
             await self._state.write(lambda db: stored.forget_errors(db, self.row.id))
 
+    def _note(self, code: str, words: str) -> None:
+        self._parts.journal.job_event(self.row.id, self._run_id, codes.CODES[code].level, code, words)
+
     def _tell(self, verdict: Verdict, before: JobRow) -> None:
+        tell(self._parts.journal, self.row.id, self._run_id, verdict)
         facts = {"before": before.state, "errors": verdict.errors.count, "reason": verdict.reason}
         match verdict.state:
             case JobState.SLEEPING:

@@ -12,6 +12,7 @@ from daemon.bus.bus import Bus
 from daemon.ingest.pipeline import Pipeline
 from daemon.jobs.authorizations import Authorizations
 from daemon.jobs.jobs import Jobs
+from daemon.jobs.journal import Journal
 from daemon.settings import Settings
 from daemon.store.collector import Collector
 from daemon.store.database import Database
@@ -34,6 +35,7 @@ class Services:
     bus: Bus
     jobs: Jobs
     authorizations: Authorizations
+    journal: Journal
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     #: Name of the control socket, as a connection over it has it for its own.
     control_path: str = ""

@@ -63,7 +63,7 @@ class Listeners:
         self.remove(subscription_id)
 
     @asynccontextmanager
-    async def attach(self, subscription_id, _logger, on_delivered, _dropped=None) -> AsyncIterator[None]:
+    async def attach(self, subscription_id, _logger, on_delivered, _dropped=None, _run_id="") -> AsyncIterator[None]:
         self.delivered[subscription_id] = on_delivered
         yield None
 

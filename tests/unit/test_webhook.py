@@ -11,8 +11,10 @@ from connectors.sdk.errors import ConfigError
 from connectors.sdk.http import refusal
 from connectors.sdk.run import Network
 from connectors.sdk.secret import Secret
-from connectors.webhook import WebhookTriggers, _signature, _signers
+from connectors.webhook import ACCESS, BEARER, WebhookTriggers, _let_in, _signature, _signers
 from daemon.jobs.references import resolve
+
+URL = "https://example.com/check"
 
 
 def config(**given):
@@ -142,3 +144,57 @@ def test_the_catalogue_is_what_the_folder_holds():
     assert {"webhook_triggers": "webhook", "files_export_triggers": "files"}.items() <= found.provider_of.items()
     for kind in found.job_types.values():
         assert "audiences" in kind.config.model_json_schema()["properties"]
+
+
+def access(method, **given):
+    return next(each for each in ACCESS if each.slug == method).config.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "says"),
+    [
+        ("bearer", {}, "Field required"),
+        ("bearer", {"token": "hush\nhush"}, "line end"),
+        ("bearer", {"token": "hush", "check_url": "https://me:hush@example.com"}, "user name or password"),
+        ("bearer", {"token": "hush", "signing_secret": "whsec_hush!"}, "not base64"),
+        ("basic", {"user": "a:b", "password": "hush"}, "pattern"),
+        ("headers", {"headers": {}}, "at least 1"),
+        ("headers", {"headers": {"Content-Type": "hush"}}, "set by cohortd"),
+        ("headers", {"headers": {"X-Key": "hu\r\nsh"}}, "line end"),
+        ("signature", {"signing_secret": " "}, "is empty"),
+        ("signature", {"signing_secret": "hush", "check_url": "https://example.com"}, "Extra inputs"),
+    ],
+)
+def test_access_that_cannot_be_is_refused_without_the_secret(method, given, says):
+    with pytest.raises(ValidationError) as refused:
+        access(method, **given)
+
+    said = " ".join(each["msg"] for each in refused.value.errors(include_input=False))
+    assert says in said
+    assert "hush" not in said
+
+
+def test_each_way_of_access_has_its_headers_and_shows_none_of_them():
+    made = [
+        access("bearer", token="hush"),
+        access("basic", user="ann", password="hush"),
+        access("headers", headers={"X-Key": "hush", "Authorization": "Token hush"}),
+        access("signature", signing_secret="hush"),
+    ]
+
+    assert [
+        {"authorization": "Bearer hush"},
+        {"authorization": "Basic YW5uOmh1c2g="},
+        {"x-key": "hush", "authorization": "Token hush"},
+        {},
+    ] == [each.headers_sent() for each in made]
+    assert all("hush" in {secret.reveal() for secret in each.secrets()} for each in made)
+    assert "hush" not in repr(made)
+    assert [False, True] == [BEARER.can_check(each) for each in (made[0], access("bearer", token="x", check_url=URL))]
+
+
+def test_what_comes_from_the_job_and_from_its_authorization_is_not_chosen_from():
+    with pytest.raises(ConfigError, match="header authorization comes from the job's headers and"):
+        _let_in(access("bearer", token="hush"), {"authorization": "x"}, [])
+    with pytest.raises(ConfigError, match="signature_secret, and a secret in the authorization"):
+        _let_in(access("signature", signing_secret="hush"), {}, [b"x"])

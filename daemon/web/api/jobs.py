@@ -14,10 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from daemon import clock
 from daemon.jobs.asked import JobConflictError, JobRefusedError, NoSuchJobError, Timed
 from daemon.model.job import JobState, Message
-from daemon.store import subscriptions
 from daemon.store.jobs import JobRow, Wanted
 from daemon.web import body
-from daemon.web.api.subscriptions import counts
 from daemon.web.auth import WHO
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
@@ -70,7 +68,6 @@ def routes() -> list[web.RouteDef]:
         web.get("/v2/job/{id}", get_job),
         web.patch("/v2/job/{id}", change_job),
         web.delete("/v2/job/{id}", delete_job),
-        web.get("/v2/job/{id}/metrics", job_metrics),
         web.post("/v2/job/{job_type}", create_job),
         web.post("/v2/job/{id}/copy", copy_job),
         web.post("/v2/job/{id}/pause", pause_job),
@@ -204,19 +201,6 @@ async def run_job(request: web.Request) -> object:
 async def complete_job(request: web.Request) -> object:
     """Ends a job for good; its audiences are free, its counts stay."""
     return await _command(request, Message.COMPLETE)
-
-
-@endpoint("read", tag="jobs")
-async def job_metrics(request: web.Request) -> object:
-    """Counts what a job delivered: enters (added) and exits (removed), and what was omitted, skipped or failed."""
-    services = request.app[SERVICES]
-    job_id = request.match_info["id"]
-    with _told():
-        await services.jobs.get(job_id)
-    stored = await services.state.read(lambda db: subscriptions.of_job(db, job_id))
-    if stored is None:
-        raise ApiError(404, f"job {job_id} has no subscription")
-    return counts(services.bus.row(stored.id) or stored)
 
 
 async def _command(request: web.Request, command: Message) -> object:

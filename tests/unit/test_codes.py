@@ -1,0 +1,20 @@
+"""The codes of job logs: unique numbers, and all that are used are known."""
+
+from __future__ import annotations
+
+import re
+
+from daemon.model import codes
+
+
+def test_codes_have_a_form_and_a_number_of_their_own():
+    assert all(re.fullmatch(r"[A-Z]+(-[A-Z]+)*-\d{3}", each) for each in codes.CODES)
+    numbers = [each.rpartition("-")[2] for each in codes.CODES]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_every_code_is_explained():
+    constants = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, str)}
+
+    assert constants == set(codes.CODES)
+    assert all(each.level in codes.LEVELS and each.means for each in codes.CODES.values())

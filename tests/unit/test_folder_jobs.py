@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr
 
@@ -262,6 +262,7 @@ _VALUES = st.recursive(
 )
 
 
+@settings(max_examples=400)
 @given(st.dictionaries(st.text(), _VALUES, max_size=4))
 def test_what_is_written_is_read_as_it_was(value):
     try:

@@ -28,6 +28,7 @@ GROUPS: dict[str, str] = {
     "schema": "The schema: what fields profiles have, its versions, and what differs.",
     "profile": "Profiles: what is known of a person.",
     "job": "Jobs: what is sent where.",
+    "auth": "Authorizations: what may be done with providers, and whether it still works.",
     "audience": "Audiences (FilterQL): who is in what.",
     "identity": "Identity: values that are no keys, and how often keys may be stitched.",
     "config": "Show the settings.",
@@ -65,6 +66,23 @@ COMMANDS: dict[str, Entry] = {
         "daemon.cli.definitions:audience_validate",
         "Checks FilterQL and changes nothing; exit status 1 when it would be refused.",
     ),
+    "auth check": Entry("daemon.cli.authorizations:check", "Checks an authorization with its provider now."),
+    "auth create": Entry(
+        "daemon.cli.authorizations:create", "Makes an authorization; `cohortd auth methods` lists methods and fields."
+    ),
+    "auth delete": Entry(
+        "daemon.cli.authorizations:delete", "Deletes an authorization; refused while jobs may still use it."
+    ),
+    "auth edit": Entry("daemon.cli.authorizations:edit", "Changes an authorization's label or description."),
+    "auth list": Entry("daemon.cli.authorizations:list_", "Lists the authorizations: whether each works and why."),
+    "auth methods": Entry(
+        "daemon.cli.authorizations:methods", "Lists the ways to authorize, and which job types each enables."
+    ),
+    "auth metrics": Entry("daemon.cli.authorizations:metrics", "Shows the API requests made with an authorization."),
+    "auth rotate-key": Entry(
+        "daemon.cli.authorizations:rotate_key", "Replaces the key that authorizations are sealed with."
+    ),
+    "auth show": Entry("daemon.cli.authorizations:show", "Shows an authorization."),
     "backup": Entry(
         "daemon.cli.backup:backup", "Copies the databases into a new folder, also beside a running daemon."
     ),

@@ -10,6 +10,7 @@ import importlib
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
@@ -87,6 +88,7 @@ COMMANDS: dict[str, Entry] = {
         "daemon.cli.backup:backup", "Copies the databases into a new folder, also beside a running daemon."
     ),
     "bench": Entry("daemon.cli.bench:bench", "Measures the figures of the README on this machine."),
+    "completion": Entry("daemon.cli.completing:completion", "Prints a script that completes commands in a shell."),
     "config show": Entry("daemon.cli.config:show", "Show the settings that hold, secrets masked."),
     "config reference": Entry("daemon.cli.config:reference", "Print all settings that there are."),
     "demo": Entry("daemon.cli.demo:demo", "Show the main job on real data, live in the terminal."),
@@ -220,7 +222,8 @@ class Words(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Reads the words; a group with a default takes it when none of its own comes first."""
         default = DEFAULTS.get(self._words)
-        if default is not None and (not args or args[0] not in (*self.list_commands(ctx), "--help")):
+        own = (*self.list_commands(ctx), "--help")
+        if default is not None and not ctx.resilient_parsing and (not args or args[0] not in own):
             args = [default, *args]
         return super().parse_args(ctx, args)
 
@@ -249,6 +252,15 @@ class Words(click.Group):
             rows.append((name, COMMANDS[words].help if words in COMMANDS else GROUPS[words]))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Gives the next words, and the options, that begin so; imports no command for it."""
+        items = []
+        for name in self.list_commands(ctx):
+            if name.startswith(incomplete):
+                words = f"{self._words} {name}".strip()
+                items.append(CompletionItem(name, help=COMMANDS[words].help if words in COMMANDS else GROUPS[words]))
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command; settings that it finds refused are wrong usage (status 2), not a traceback."""

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 import orjson
 
+from daemon.cli import completing
 from daemon.cli.client import segment
 from daemon.cli.identity import show_stitches
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
@@ -31,7 +32,7 @@ def query_list(as_json: bool, **where: Any) -> None:
 
 
 @click.command("show")
-@click.argument("alias")
+@click.argument("alias", shell_complete=completing.queries)
 @remote
 def query_show(alias: str, as_json: bool, **where: Any) -> None:
     """Shows a query."""
@@ -58,7 +59,7 @@ def query_validate(file: TextIO, as_json: bool, **where: Any) -> None:
 
 
 @click.command("delete")
-@click.argument("alias")
+@click.argument("alias", shell_complete=completing.queries)
 @click.option("--description", help="What for; kept with the version of the schema.")
 @remote
 def query_delete(alias: str, description: str | None, as_json: bool, **where: Any) -> None:
@@ -76,7 +77,7 @@ def audience_list(as_json: bool, **where: Any) -> None:
 
 
 @click.command("show")
-@click.argument("slug")
+@click.argument("slug", shell_complete=completing.audiences)
 @remote
 def audience_show(slug: str, as_json: bool, **where: Any) -> None:
     """Shows an audience."""
@@ -108,7 +109,7 @@ def audience_size(file: TextIO, as_json: bool, **where: Any) -> None:
 
 
 @click.command("scan")
-@click.argument("slug")
+@click.argument("slug", shell_complete=completing.audiences)
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Members to show at most.")
 @remote
 def audience_scan(slug: str, limit: int, as_json: bool, **where: Any) -> None:
@@ -124,7 +125,7 @@ def audience_scan(slug: str, limit: int, as_json: bool, **where: Any) -> None:
 
 
 @click.command("delete")
-@click.argument("slug")
+@click.argument("slug", shell_complete=completing.audiences)
 @remote
 def audience_delete(slug: str, as_json: bool, **where: Any) -> None:
     """Deletes an audience; refused while an audience or a job depends on it."""
@@ -193,7 +194,7 @@ def stream_list(as_json: bool, **where: Any) -> None:
 
 
 @click.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.streams)
 @remote
 def stream_show(name: str, as_json: bool, **where: Any) -> None:
     """Shows a stream and the fields seen on it."""
@@ -209,7 +210,7 @@ def stream_show(name: str, as_json: bool, **where: Any) -> None:
 
 
 @click.command("events")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.streams)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @remote
 def stream_events(name: str, limit: int, as_json: bool, **where: Any) -> None:
@@ -223,7 +224,7 @@ def stream_events(name: str, limit: int, as_json: bool, **where: Any) -> None:
 
 
 @click.command("rejects")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.streams)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @remote
 def stream_rejects(name: str, limit: int, as_json: bool, **where: Any) -> None:
@@ -270,7 +271,7 @@ def subscription_list(as_json: bool, **where: Any) -> None:
 
 
 @click.command("show")
-@click.argument("subscription")
+@click.argument("subscription", shell_complete=completing.subscriptions)
 @remote
 def subscription_show(subscription: str, as_json: bool, **where: Any) -> None:
     """Shows a subscription: cursor, lag in triggers and seconds."""

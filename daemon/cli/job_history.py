@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import click
 import orjson
 
-from daemon.cli import watching
+from daemon.cli import completing, watching
 from daemon.cli.client import Client, segment
 from daemon.cli.job_words import PAGE, auth_id, job_path, moment
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
@@ -20,7 +20,7 @@ COUNTS = ("added", "removed", "omitted", "failed")
 
 
 @click.command("logs")
-@click.argument("job", required=False)
+@click.argument("job", required=False, shell_complete=completing.jobs)
 @click.option("--level", type=click.Choice(LEVELS), help="This level and graver.")
 @click.option("--run", "run_id", help="Of this run alone.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many lines.")
@@ -89,7 +89,7 @@ def _fact(value: object) -> str:
 
 
 @click.command("metrics")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--by", type=click.Choice(["hour", "day", "week"]), help="Spans of the activity; else hours.")
 @click.option("--spans", type=click.IntRange(1, 1000), help="How many of them.")
 @watchable
@@ -115,7 +115,7 @@ def metrics(job: str, by: str | None, spans: int | None, every_s: float | None, 
 
 
 @click.command("runs")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many.")
 @watchable
 @remote
@@ -134,7 +134,7 @@ def runs(job: str, limit: int, every_s: float | None, as_json: bool, **where: An
 
 
 @click.command("deliveries")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--outcome", help="delivered, omitted or failed; several with commas.")
 @click.option("--after", help="From this moment on (RFC 3339).")
 @click.option("--before", help="Before this moment (RFC 3339).")
@@ -167,7 +167,7 @@ def deliveries(
 
 
 @click.command("redeliver")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--delivery", "ids", type=int, multiple=True, help="This delivery; may be given again.")
 @click.option("--failed", is_flag=True, help="What failed, and was not delivered since.")
 @click.option("--omitted", is_flag=True, help="What the destination refused, and was not delivered since.")
@@ -211,11 +211,11 @@ def redeliver(
 
 
 @click.command("dryrun")
-@click.argument("job_type")
+@click.argument("job_type", shell_complete=completing.job_types)
 @click.option(
     "--config", type=click.File("r", encoding="utf-8"), required=True, help="JSON or YAML file, `-`: standard input."
 )
-@click.option("--auth", help="Authorization to use: its id or label.")
+@click.option("--auth", shell_complete=completing.auths, help="Authorization to use: its id or label.")
 @click.option("--send", is_flag=True, help="Send one sample.")
 @remote
 def dryrun(job_type: str, config: TextIO, auth: str | None, send: bool, as_json: bool, **where: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 import click
 
-from daemon.cli import watching
+from daemon.cli import completing, watching
 from daemon.cli.client import Client, segment
 from daemon.cli.job_words import PAGE, auth_id, auth_labels, facts, find_id, job_path, listed
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
@@ -18,9 +18,9 @@ _COLUMNS = ("id", "label", "provider", "type", "direction", "authorization", "st
 
 @click.command("list")
 @click.option("--state", type=click.Choice([each.value for each in JobState]), help="Only jobs in this state.")
-@click.option("--type", "job_type", help="Only jobs of this type.")
-@click.option("--provider", help="Only jobs of this provider.")
-@click.option("--auth", help="Only jobs with this authorization: its id or label.")
+@click.option("--type", "job_type", shell_complete=completing.job_types, help="Only jobs of this type.")
+@click.option("--provider", shell_complete=completing.providers, help="Only jobs of this provider.")
+@click.option("--auth", shell_complete=completing.auths, help="Only jobs with this authorization: its id or label.")
 @click.option("--text", help="Only jobs with this in their label or description.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @watchable
@@ -57,7 +57,7 @@ def list_(
 
 
 @click.command("show")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @watchable
 @remote
 def show(job: str, every_s: float | None, as_json: bool, **where: Any) -> None:
@@ -68,13 +68,13 @@ def show(job: str, every_s: float | None, as_json: bool, **where: Any) -> None:
 
 
 @click.command("create")
-@click.argument("job_type")
+@click.argument("job_type", shell_complete=completing.job_types)
 @click.option("--label", required=True)
 @click.option("--description", default="")
 @click.option(
     "--config", type=click.File("r", encoding="utf-8"), required=True, help="JSON or YAML file, `-`: standard input."
 )
-@click.option("--auth", help="Authorization to use: its id or label.")
+@click.option("--auth", shell_complete=completing.auths, help="Authorization to use: its id or label.")
 @click.option("--frequency", help="When it runs: once, minutes, hourly, daily, weekly, monthly.")
 @click.option("--every", type=int, help="Every so many of these.")
 @click.option("--at", "time_of_day", metavar="HH:MM", help="Time of day; without one, from the end of the last run.")
@@ -122,10 +122,14 @@ def create(
 
 
 @click.command("edit")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--label")
 @click.option("--description")
-@click.option("--auth", help="Another authorization, by a method that enables the job's type: its id or label.")
+@click.option(
+    "--auth",
+    shell_complete=completing.auths,
+    help="Another authorization, by a method that enables the job's type: its id or label.",
+)
 @remote
 def edit(job: str, label: str | None, description: str | None, auth: str | None, as_json: bool, **where: Any) -> None:
     """Changes a job's label, description or authorization; for anything else, create a new job."""
@@ -138,7 +142,7 @@ def edit(job: str, label: str | None, description: str | None, auth: str | None,
 
 
 @click.command("copy")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--label", help="What the copy is called.")
 @remote
 def copy(job: str, label: str | None, as_json: bool, **where: Any) -> None:
@@ -149,7 +153,7 @@ def copy(job: str, label: str | None, as_json: bool, **where: Any) -> None:
 
 
 @click.command("run")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @click.option("--wait", is_flag=True, help="Show what it does until the run has ended; status 1 when it failed.")
 @remote
 def run(job: str, wait: bool, as_json: bool, **where: Any) -> None:
@@ -166,7 +170,7 @@ def run(job: str, wait: bool, as_json: bool, **where: Any) -> None:
 
 def _command(name: str, doc: str) -> click.Command:
     @click.command(name, help=doc)
-    @click.argument("job")
+    @click.argument("job", shell_complete=completing.jobs)
     @remote
     def command(job: str, as_json: bool, **where: Any) -> None:
         client = client_of(**where)
@@ -181,7 +185,7 @@ complete = _command("complete", "Ends a job for good.")
 
 
 @click.command("delete")
-@click.argument("job")
+@click.argument("job", shell_complete=completing.jobs)
 @remote
 def delete(job: str, as_json: bool, **where: Any) -> None:
     """Deletes a job and its subscription."""

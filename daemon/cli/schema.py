@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import click
 import orjson
 
-from daemon.cli import differences
+from daemon.cli import completing, differences
 from daemon.cli.client import Client, segment
 from daemon.cli.output import client_of, remote, show_json, show_rows
 
@@ -147,7 +147,7 @@ def query_preview(
 
 
 @click.command("preview")
-@click.argument("slug")
+@click.argument("slug", shell_complete=completing.audiences)
 @click.argument("file", type=_FILE, required=False)
 @remote
 def audience_preview(slug: str, file: TextIO | None, as_json: bool, **where: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT
@@ -156,3 +157,43 @@ async def test_watching_shows_the_same_again_until_ctrl_c(tmp_path, open_daemon,
         watching.send_signal(signal.SIGINT)
 
         assert await watching.wait() == 0
+
+
+async def test_tab_offers_what_a_running_daemon_has(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        for label in ("crm", "crm2", "two words", "twin", "twin"):
+            await shell.create(label)
+        ids = {each["label"]: each["id"] for each in await shell.json("job", "list")}
+
+        of_jobs = await complete(tmp_path, "job", "pause", "cr")
+        every_job = await complete(tmp_path, "job", "show", "")
+        others = [
+            await complete(tmp_path, *words)
+            for words in (
+                ("audience", "show", "v"),
+                ("query", "show", ""),
+                ("job", "create", "web"),
+                ("job", "list", "--provider", ""),
+            )
+        ]
+
+        assert of_jobs == ["crm", "crm2"]
+        assert ids["two words"] in every_job
+        assert "twin" not in every_job
+        assert len(every_job) == 5
+        assert others == [["vip"], ["shop"], ["webhook_triggers"], ["files", "webhook"]]
+
+
+async def complete(data_dir, *words):
+    """What bash is given when Tab is pressed after these words."""
+    environment = {
+        **os.environ,
+        "COHORTD_DATA_DIR": str(data_dir),
+        "COMP_WORDS": " ".join(["cohortd", *words]),
+        "COMP_CWORD": str(len(words)),
+        "_COHORTD_COMPLETE": "bash_complete",
+    }
+    process = await asyncio.create_subprocess_exec(COHORTD, stdout=PIPE, stderr=STDOUT, env=environment)
+    output, _ = await process.communicate()
+    return [line.removeprefix("plain,") for line in output.decode().splitlines()]

@@ -31,6 +31,7 @@ from daemon.jobs.data import JobData
 from daemon.jobs.jobs import Jobs
 from daemon.jobs.journal import Journal
 from daemon.jobs.parts import Parts
+from daemon.jobs.system import SystemEvents
 from daemon.sdnotify import Notifier
 from daemon.settings import Settings
 from daemon.store.collector import Collector
@@ -119,9 +120,13 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             wake=pipeline.to_scrub,
         )
         tasks.start_soon(eraser.run, name="erasing")
+        system = SystemEvents(state, journal, collector, settings.journal.heartbeat_s)
+        tasks.start_soon(system.run, name="system events")
         known = catalog()
         vault = Vault.open(settings.data_dir, settings)
-        authorizations = await stack.enter_async_context(Authorizations.open(state, vault, settings, known))
+        authorizations = await stack.enter_async_context(
+            Authorizations.open(state, vault, settings, known, journal.system_event)
+        )
         data = JobData(events, state, collector, lambda: pipeline.definitions, settings)
         parts = Parts(bus, authorizations, data, journal)
         jobs = await stack.enter_async_context(Jobs.open(state, parts, settings, known=known))

@@ -45,6 +45,7 @@ DEFAULTS: dict[str, str] = {"schema": "show"}
 
 COMMANDS: dict[str, Entry] = {
     "apply": Entry("daemon.cli.applying:apply", "Makes the daemon's definitions those of a folder."),
+    "audit": Entry("daemon.cli.audit:audit", "Shows who changed what, and when."),
     "audience delete": Entry(
         "daemon.cli.definitions:audience_delete",
         "Deletes an audience; refused while an audience or a job depends on it.",

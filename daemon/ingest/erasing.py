@@ -21,8 +21,8 @@ import orjson
 
 from daemon import clock, log
 from daemon.ingest.person import Epoch, Event, Found, PersonEvents, epochs_of, events_of, judge
+from daemon.store import deliveries, event_reader, journal, profiles
 from daemon.store import erasures as store
-from daemon.store import event_reader, profiles
 from daemon.store.database import Database
 from daemon.store.erasures import Counted, Erasure, Scrub, Span
 from daemon.store.events import LANES, Lane
@@ -216,7 +216,19 @@ class Eraser:
                 rejects += await self._events.write(partial(store.forget_rejects, ids=named))
             await asyncio.sleep(0)
         await self._events.write(partial(store.forget_fields, texts=texts))
+        await self._forget_told(texts)
         await self._state.write(partial(store.searched, erasure=erasure, rejects=rejects))
+
+    async def _forget_told(self, texts: Texts) -> None:
+        """Blanks what was told of jobs in words that name the person: answers of destinations, reasons."""
+        for told in (deliveries, journal):
+            after = 0
+            while page := await self._state.read(partial(told.texts_after, after=after)):
+                after = page[-1][0]
+                named = [number for number, words in page if texts.within_text(words)]
+                if named:
+                    await self._state.write(partial(told.blank, ids=named))
+                await asyncio.sleep(0)
 
     # --- the rest
 
@@ -227,6 +239,7 @@ class Eraser:
         floor = await self._delivered()
         ready = [each for each in delivering if each.last_trigger <= floor]
         for each in ready:
+            await self._state.write(partial(deliveries.forget_people, profiles=each.profiles))
             await self._state.write(partial(store.delivered, erasure=each))
         return bool(ready)
 

@@ -43,6 +43,14 @@ FLUSH_S = 10.0
 NAMED_JOBS = 100
 
 
+#: Takes notice of a system event: subject, its id, verb, facts.
+Told = Callable[..., None]
+
+
+def _untold(*_: object, **__: object) -> None:
+    return
+
+
 class View(NamedTuple):
     """An authorization as it is shown: no secret, only which are set, and references; its jobs by state."""
 
@@ -54,8 +62,11 @@ class View(NamedTuple):
 class Authorizations:
     """All authorizations. Made by `open`, which checks those that are due until left."""
 
-    def __init__(self, state: Database, vault: Vault, settings: Settings, known: Catalog) -> None:
+    def __init__(
+        self, state: Database, vault: Vault, settings: Settings, known: Catalog, told: Told | None = None
+    ) -> None:
         self.vault = vault
+        self._told: Told = told if told is not None else _untold
         self._state = state
         self._settings = settings
         self._known = known
@@ -70,10 +81,13 @@ class Authorizations:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, state: Database, vault: Vault, settings: Settings, known: Catalog
+        cls, state: Database, vault: Vault, settings: Settings, known: Catalog, told: Told | None = None
     ) -> AsyncIterator[Authorizations]:
-        """Looks after the authorizations until left; what was counted and met by then is stored."""
-        self = cls(state, vault, settings, known)
+        """Looks after the authorizations until left; what was counted and met by then is stored.
+
+        told: is called as `told("authorization", id, verb, **facts)` when something happens to one.
+        """
+        self = cls(state, vault, settings, known, told)
         self._health = await state.read(stored.statuses)
         await self._tell_keys()
         tasks = [
@@ -218,6 +232,10 @@ class Authorizations:
             owner=row.owner,
             status=row.status,
         )
+        self._told(
+            "authorization", row.id, "created", provider=row.provider, method=row.method, label=row.label,
+            owner=row.owner, status=row.status,
+        )  # fmt: skip
 
     async def describe(self, auth_id: str, *, label: str | None, description: str | None) -> View:
         """Changes label and description, each where given. Raises NotFound."""
@@ -225,6 +243,7 @@ class Authorizations:
         if not await self._state.write(lambda db: stored.set_texts(db, auth_id, label, description, now_us)):
             raise _unknown(auth_id)
         log.get().info("authorization_edited", authorization=auth_id)
+        self._told("authorization", auth_id, "changed")
         return await self.get(auth_id)
 
     async def delete(self, auth_id: str) -> None:
@@ -250,6 +269,7 @@ class Authorizations:
         self._met.pop(auth_id, None)
         self._requests.forget(auth_id)
         log.get().info("authorization_deleted", authorization=auth_id)
+        self._told("authorization", auth_id, "deleted")
 
     # --- use
 
@@ -383,6 +403,9 @@ class Authorizations:
                 logger.warning("authorization_status_changed", reason=verdict.reason)
             else:
                 logger.info("authorization_status_changed", reason=verdict.reason)
+            self._told(
+                "authorization", auth_id, verdict.health.value, reason=verdict.reason, before=before, cause=cause
+            )
 
     async def _put_off(self, auth_id: str) -> None:
         due_us = self._due(clock.now_us())

@@ -80,7 +80,7 @@ CODES: Final[dict[str, Code]] = {
 
 #: Verbs of system events, by what they are about.
 VERBS: Final[dict[str, tuple[str, ...]]] = {
-    "job": tuple(sorted({code.verb for code in CODES.values() if code.verb is not None} | {"imported", "exported"})),
-    "authorization": ("changed", "checked", "created", "deleted", "healthy", "unhealthy", "unknown"),
-    "daemon": ("heartbeat", "started"),
+    "job": tuple(sorted({code.verb for code in CODES.values() if code.verb is not None})),
+    "authorization": ("changed", "created", "deleted", "healthy", "unhealthy", "unknown"),
+    "daemon": ("heartbeat",),
 }

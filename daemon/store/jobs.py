@@ -228,3 +228,8 @@ def _row(row: tuple[Any, ...]) -> JobRow:
     errors = Errors(row[10], row[11]) if row[10] else NO_ERRORS
     cause = SleepCause(row[9]) if row[9] is not None else None
     return JobRow._make((*row[:6], JobState(row[6]), row[7], row[8], cause, errors, *row[12:]))
+
+
+def states(db: sqlite3.Connection) -> dict[str, int]:
+    """Gives how many jobs are in which state."""
+    return dict(db.execute("SELECT state, count(*) FROM job GROUP BY state").fetchall())

@@ -20,6 +20,7 @@ import anyio
 import orjson
 
 from daemon import clock, lock, log
+from daemon.store import audit
 from daemon.store.database import BUSY_S, Database, make_private, prepare_connection
 from daemon.store.migrate import migrate, migrations, version
 
@@ -131,10 +132,12 @@ class Tokens:
 def create(db: sqlite3.Connection, scope: Scope, label: str = "", stream: str | None = None) -> str:
     """Stores a new token and gives its text, which nobody can read again."""
     token = "cohortd_" + secrets.token_urlsafe(32)
+    token_id = secrets.token_hex(4)
     db.execute(
         "INSERT INTO token (id, hash, scope, label, stream, created_us) VALUES (?, ?, ?, ?, ?, ?)",
-        (secrets.token_hex(4), _digest(token).hex(), scope, label, stream, clock.now_us()),
+        (token_id, _digest(token).hex(), scope, label, stream, clock.now_us()),
     )
+    audit.add(db, clock.now_us(), "local", "create_token", f"token {token_id}", {"scope": scope, "label": label})
     return token
 
 
@@ -152,6 +155,8 @@ def revoke(db: sqlite3.Connection, id_or_token: str) -> bool:
         "UPDATE token SET revoked_us = ? WHERE (id = ? OR hash = ?) AND revoked_us IS NULL RETURNING id",
         (clock.now_us(), id_or_token, _digest(id_or_token).hex()),
     ).fetchone()
+    if row is not None:
+        audit.add(db, clock.now_us(), "local", "revoke_token", f"token {row[0]}", {})
     return row is not None
 
 

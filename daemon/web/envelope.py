@@ -24,7 +24,7 @@ from daemon.ingest.asked import Closed
 from daemon.model.refusal import Conflict, NotFound, Refused
 from daemon.store.tokens import Scope
 from daemon.vault import VaultError
-from daemon.web import auth
+from daemon.web import audited, auth
 from daemon.web.body import ApiError
 from streams.ql.errors import QueryError
 
@@ -32,6 +32,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: How long a client waits before it asks again while the disk is full or the daemon stops, in seconds.
 RETRY_S = 5
+
+#: Requests by these change nothing.
+_LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _REQUEST_ID = web.RequestKey("_REQUEST_ID", str)
 
@@ -89,6 +92,9 @@ def endpoint(
                 if scope is not None:
                     request[auth.WHO] = await auth.require(request, scope)
                 result = await handler(request)
+                if scope == "admin" and request.method not in _LOOKING:
+                    data = result.data if isinstance(result, Reply) else result
+                    await audited.keep(request, handler.__name__, request_id, data)
             except Exception as error:  # noqa: BLE001  (a handler's error is the client's answer)
                 return refusal(request, error)
             if isinstance(result, web.StreamResponse):

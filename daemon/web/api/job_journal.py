@@ -112,7 +112,7 @@ async def job_runs(request: web.Request) -> object:
     """Gives a job's runs, the newest first: when, how each ended, why, and what it did."""
     services = request.app[SERVICES]
     job = await _job(request)
-    limit, below = limit_of(request), _below(request)
+    limit, below = limit_of(request), below_of(request)
     await services.journal.settle()
     rows = await services.state.read(lambda db: journal.runs(db, job.id, below, limit))
     return Reply([_run(each) for each in rows], next_cursor=cursor(rows[-1].id) if len(rows) == limit else None)
@@ -135,7 +135,7 @@ async def job_deliveries(request: web.Request) -> object:
     """
     services = request.app[SERVICES]
     job = await _job(request)
-    limit, below = limit_of(request), _below(request)
+    limit, below = limit_of(request), below_of(request)
     outcomes = [each.strip() for each in request.query.get("outcome", "").split(",") if each.strip()]
     unknown = [each for each in outcomes if each not in OUTCOMES]
     if unknown:
@@ -287,7 +287,7 @@ async def _subscription(services: Services, job: JobRow) -> SubscriptionRow:
 
 async def _logs(request: web.Request, job_id: str | None) -> object:
     services = request.app[SERVICES]
-    limit, below = limit_of(request), _below(request)
+    limit, below = limit_of(request), below_of(request)
     level = request.query.get("level", "debug")
     if level not in LEVELS:
         raise ApiError(400, f"level: {level[:50]!r} is none of {', '.join(LEVELS)}")
@@ -331,7 +331,8 @@ def _counts(each: RunRow | journal.Activity) -> dict[str, int]:
     return {"added": each.added, "removed": each.removed, "omitted": each.omitted, "failed": each.failed}
 
 
-def _below(request: web.Request) -> int:
+def below_of(request: web.Request) -> int:
+    """Gives the id below which the page of a reply begins."""
     position = start_of(request)
     if position is None:
         return 2**62

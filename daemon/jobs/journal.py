@@ -91,6 +91,7 @@ class Journal:
         self._lines: deque[tuple[object, ...]] = deque()
         self._runs: deque[Callable[[sqlite3.Connection], None]] = deque()
         self._counts: Counts = {}
+        self._sums: dict[tuple[str, str], tuple[int, ...]] = {}
         self._events: deque[system_events.SystemEvent] = deque()
         self._dropped = 0
         self._waiting = asyncio.Event()
@@ -144,12 +145,18 @@ class Journal:
         """Notes how a run ended, and why."""
         reason = reason[:LONGEST_TEXT]
         self._keep(self._runs, lambda db: stored.end_run(db, job_id, run_id, ended_us, outcome, reason))
+        sums = self._sums.pop((job_id, run_id), (0, 0, 0, 0))
         if outcome == "done":
-            self.job_event(job_id, run_id, "info", codes.SYNCED, "the run did all that it had to")
+            facts = dict(zip(("added", "removed", "omitted", "failed"), sums, strict=True))
+            words = ", ".join(f"{count} {name}" for name, count in facts.items() if count) or "nothing to do"
+            self.job_event(job_id, run_id, "info", codes.SYNCED, f"the run is done: {words}", **facts)
 
     def counted(self, job_id: str, run_id: str, *, added: int, removed: int, omitted: int, failed: int) -> None:
         """Adds to the job's activity."""
-        _add(self._counts, job_id, run_id, (added, removed, omitted, failed))
+        numbers = (added, removed, omitted, failed)
+        _add(self._counts, job_id, run_id, numbers)
+        held = self._sums.get((job_id, run_id), (0, 0, 0, 0))
+        self._sums[job_id, run_id] = tuple(one + other for one, other in zip(held, numbers, strict=True))
         self._waiting.set()
 
     def system_event(self, subject: str, subject_id: str, verb: str, **facts: object) -> None:

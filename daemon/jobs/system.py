@@ -141,13 +141,13 @@ class SystemEvents:
 
     async def _beat(self) -> None:
         while True:
+            await asyncio.sleep(self._heartbeat_s)
             try:
                 facts = await self._pulse()
             except sqlite3.Error as error:
                 facts = {"trouble": str(error)}
             log.get().info("heartbeat_sent", **facts)
             self._journal.system_event("daemon", "", "heartbeat", **facts)
-            await asyncio.sleep(self._heartbeat_s)
 
     async def _pulse(self) -> dict[str, object]:
         states = await self._state.read(stored_jobs.states)

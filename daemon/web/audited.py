@@ -22,7 +22,7 @@ def note(request: web.Request, **facts: object) -> None:
 
 async def keep(request: web.Request, action: str, request_id: str, data: object) -> None:
     """Writes down that a request changed something."""
-    subject = request.path
+    subject = _subject(request)
     facts = dict(request.get(FACTS, {}))
     if isinstance(data, dict):
         facts = {name: data[name] for name in _SHOWN if data.get(name) not in (None, "")} | facts
@@ -34,3 +34,14 @@ async def keep(request: web.Request, action: str, request_id: str, data: object)
             db, clock.now_us(), who.id, action, subject, facts, label=who.id, request_id=request_id[:128]
         )
     )
+
+
+def _subject(request: web.Request) -> str:
+    """Gives the path of a request, without the keys of people in it: they may be erased, and this stays."""
+    resource = request.match_info.route.resource
+    if resource is None:
+        return request.path
+    path = resource.canonical
+    for name, value in request.match_info.items():
+        path = path.replace("{" + name + "}", "…" if name == "value" else value)
+    return path

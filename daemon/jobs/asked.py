@@ -44,6 +44,15 @@ class Timed(NamedTuple):
     expires_at: datetime | None = None
 
 
+class NewAuthorization(NamedTuple):
+    """An authorization that is to be made together with its job; not checked."""
+
+    method: str
+    config: Mapping[str, Any]
+    label: str = ""
+    description: str = ""
+
+
 class Asked(NamedTuple):
     """A job as it was asked for, without what names it."""
 

@@ -19,6 +19,7 @@ from daemon.jobs.asked import (
     Asked,
     JobConflictError,
     JobRefusedError,
+    NewAuthorization,
     NoSuchJobError,
     Timed,
     accepted_config,
@@ -27,16 +28,18 @@ from daemon.jobs.asked import (
     known_audiences,
     unknown_job,
 )
+from daemon.jobs.opening import Prepared
 from daemon.jobs.parts import Parts
 from daemon.jobs.runs import Running
 from daemon.jobs.supervisor import Supervisor, Timing
 from daemon.jobs.told import tell
 from daemon.model import codes
 from daemon.model.job import ACTIVE, NO_ERRORS, JobState, Message, Verdict, accepts, after, expired
+from daemon.model.refusal import Refused
 from daemon.model.subscription import Events
 from daemon.settings import Settings
+from daemon.store import auths, subscriptions
 from daemon.store import jobs as stored
-from daemon.store import subscriptions
 from daemon.store.database import Database
 from daemon.store.jobs import JobRow, NewJob, Wanted
 from daemon.store.subscriptions import SubscriptionRow, UnknownAudienceError
@@ -124,18 +127,25 @@ class Jobs:
         label: str = "",
         description: str = "",
         auth_id: str | None = None,
+        authorization: NewAuthorization | None = None,
         timed: Timed = Timed(),  # noqa: B008  (immutable)
         owner: str = "",
     ) -> JobRow:
         """Creates a job, and the subscription of one that exports triggers, in one transaction, and starts it.
 
-        A trigger committed after the return is delivered. Raises NoSuchJobError for an unknown job type and
-        JobRefusedError for what is not accepted.
+        A trigger committed after the return is delivered. `authorization`: one that is checked, and made in the same
+        transaction; of a job that is refused none remains. Raises NoSuchJobError for an unknown job type,
+        JobRefusedError for what is not accepted, VaultError when a secret could not be sealed.
         """
         kind = self.job_type(job_type)
         accepted = accepted_config(kind, config)
         timing = accepted_timing(kind, timed)
-        await self._check_authorization(kind, auth_id)
+        prepared = None
+        if authorization is None:
+            await self._check_authorization(kind, auth_id)
+        else:
+            prepared = await self._prepare(kind, authorization, auth_id, owner)
+            auth_id = prepared.row.id
         job_id = secrets.token_hex(16)
         new = NewJob(
             job_id,
@@ -152,6 +162,9 @@ class Jobs:
         now_us = clock.now_us()
 
         def make(db: sqlite3.Connection) -> tuple[JobRow | None, SubscriptionRow | None]:
+            if prepared is not None:
+                prepared.insert(db)
+            _hold(db, auth_id)
             stored.insert(db, new, now_us)
             subscription = None
             match accepted:
@@ -175,6 +188,8 @@ class Jobs:
             raise known_audiences(accepted, error) from error
         if row is None:
             raise RuntimeError("a job that was just stored is not there")
+        if prepared is not None and self._parts.authorizations is not None:
+            self._parts.authorizations.took(prepared)
         if subscription is not None:
             self._subscription_of[job_id] = subscription.id
             self._parts.bus.add(subscription)
@@ -232,7 +247,12 @@ class Jobs:
             if auth_id is not None:
                 await self._check_authorization(self.job_type(before.job_type), auth_id)
             now_us = clock.now_us()
-            row = await self._state.write(lambda db: stored.edit(db, job_id, label, description, auth_id, now_us))
+
+            def change(db: sqlite3.Connection) -> JobRow | None:
+                _hold(db, auth_id)
+                return stored.edit(db, job_id, label, description, auth_id, now_us)
+
+            row = await self._state.write(change)
             if row is None:
                 raise unknown_job(job_id)
             log.get().info("job_edited", job=job_id, authorization_changed=row.auth_id != before.auth_id)
@@ -285,6 +305,29 @@ class Jobs:
 
     def _note(self, job_id: str, code: str, words: str, **facts: object) -> None:
         self._parts.journal.job_event(job_id, None, codes.CODES[code].level, code, words, **facts)
+
+    async def _prepare(self, kind: JobType[Any], asked: NewAuthorization, auth_id: str | None, owner: str) -> Prepared:
+        """Accepts and checks an authorization that comes with its job."""
+        methods = [each.slug for each in kind.auths]
+        if auth_id is not None:
+            _refuse_authorization("give auth_id or authorization, not both")
+        if self._parts.authorizations is None or not methods:
+            raise JobRefusedError([{"loc": ["authorization"], "msg": f"{kind.slug} takes no authorization"}])
+        if asked.method not in methods:
+            said = f"{asked.method[:100]!r} does not enable {kind.slug}; {' and '.join(methods)} do"
+            raise JobRefusedError([{"loc": ["authorization", "method"], "msg": said}])
+        try:
+            return await self._parts.authorizations.prepare(
+                self.catalog.provider_of[kind.slug],
+                asked.method,
+                asked.config,
+                label=asked.label,
+                description=asked.description,
+                owner=owner,
+            )
+        except Refused as error:
+            errors = [{**each, "loc": ["authorization", *each["loc"]]} for each in error.errors]
+            raise JobRefusedError(errors) from None
 
     async def _check_authorization(self, kind: JobType[Any], auth_id: str | None) -> None:
         methods = [each.slug for each in kind.auths]
@@ -412,6 +455,12 @@ class Jobs:
                 await self.purge()
             except Exception as error:  # noqa: BLE001  (the next round tries again)
                 log.get().warning("retention_failed", what="jobs", error=str(error))
+
+
+def _hold(db: sqlite3.Connection, auth_id: str | None) -> None:
+    """Refuses an authorization that was deleted meanwhile; from this transaction on the job keeps it."""
+    if auth_id is not None and auths.method_of(db, auth_id) is None:
+        _refuse_authorization(f"there is no authorization {auth_id!r}")
 
 
 def _refuse_authorization(text: str) -> None:

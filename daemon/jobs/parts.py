@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -13,6 +13,7 @@ from connectors.sdk.declare import AudienceExport, EventsExport, Import
 from connectors.sdk.exports import EventSource, MemberSource
 from connectors.sdk.imports import RowSink
 from connectors.sdk.run import Credentials, TriggerSource
+from daemon.jobs.opening import Prepared
 from daemon.store.subscriptions import SubscriptionRow
 
 #: Says of a moment (microseconds since the epoch) whether what happened then is dropped.
@@ -61,6 +62,24 @@ class Authorizations(Protocol):
 
     async def method_of(self, auth_id: str) -> tuple[str, str] | None:
         """Gives the slugs of an authorization's provider and method, None when there is none."""
+
+    async def prepare(
+        self,
+        provider: str,
+        method: str,
+        config: Mapping[str, Any],
+        *,
+        label: str = "",
+        description: str = "",
+        owner: str = "",
+    ) -> Prepared:
+        """Accepts and checks a new authorization, to be stored in the transaction of its job.
+
+        Raises Refused with the findings or the provider's words, and VaultError.
+        """
+
+    def took(self, prepared: Prepared) -> None:
+        """Takes notice that a prepared authorization is stored."""
 
     async def opened(self, auth_id: str) -> OpenedAuth:
         """Opens an authorization for a run.

@@ -570,3 +570,54 @@ async def test_a_key_that_cannot_be_read_keeps_nothing_from_starting(tmp_path, o
     assert "line 1: not a key" in refused.message
     assert "healthy" == reference["status"]  # nothing to seal
     assert "not a key" == (tmp_path / "vault.key").read_text()
+
+
+async def test_an_authorization_made_with_its_job_remains_only_when_the_job_does(tmp_path, open_daemon, runs):
+    def asked(**more):
+        config = {"address": shop.address, "token": GOOD} | more.pop("credentials", {})
+        return {"config": CONFIG, "authorization": {"method": "token", "label": "till", "config": config}} | more
+
+    path = "/v2/job/shop_triggers"
+    async with opened_shop() as shop, open_daemon(tmp_path) as daemon:
+        no_audience = await daemon.post(path, asked())
+        await make_job(daemon, (await make(daemon, shop))["id"])
+        before = (await daemon.get("/v2/auth")).body["total"]
+        job = (await daemon.post(path, asked(label="both"), ok=True)).data
+        _ = await runs.begun.get()
+        run, _ = await runs.begun.get()
+        refused = [
+            no_audience,
+            await daemon.post(path, asked(credentials={"token": BAD})),
+            await daemon.post(path, asked(credentials={"token": "short"})),
+            await daemon.post(path, asked(config={"audiences": ["vip"], "colour": "red"})),
+            await daemon.post(path, asked(auth_id=job["auth_id"])),
+            await daemon.post(path, asked(authorization={"method": "basic", "config": {"user": "x"}})),
+            await daemon.post(path, asked(schedule={"frequency": "daily"})),
+            await daemon.post(path, {"config": CONFIG}),
+        ]
+        listed = (await daemon.get("/v2/auth")).data
+        contents = b"".join(each.content for each in refused)
+
+    assert ["mine", "till"] == [each["label"] for each in listed]
+    assert (1, job["auth_id"], job["owner"]) == (before, listed[1]["id"], listed[1]["owner"])
+    assert GOOD == run.auth.token.get_secret_value()
+    assert [422] * 8 == [each.status for each in refused]
+    assert [["config", "audiences", 0], ["authorization", "config"], ["authorization", "config", "token"]] == [
+        each.errors[0]["loc"] for each in refused[:3]
+    ]
+    assert "the shop says: nobody here knows ********" in refused[1].message
+    assert [] == [each for each in (GOOD, BAD) if each.encode() in contents]
+
+
+async def test_an_authorization_that_goes_while_a_job_comes_is_refused_to_it_or_kept(tmp_path, open_daemon):
+    async with opened_shop() as shop, open_daemon(tmp_path) as daemon:
+        await make_job(daemon, (await make(daemon, shop))["id"])
+        for _ in range(10):
+            made = await make(daemon, shop)
+            job, gone = await asyncio.gather(
+                daemon.post("/v2/job/shop_triggers", {"config": CONFIG, "auth_id": made["id"]}),
+                daemon.delete(f"/v2/auth/{made['id']}"),
+            )
+            left = await daemon.get(f"/v2/auth/{made['id']}")
+
+            assert (job.status, gone.status, left.status) in ((200, 409, 200), (422, 200, 404))

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from daemon import clock
-from daemon.jobs.asked import JobConflictError, JobRefusedError, NoSuchJobError, Timed
+from daemon.jobs.asked import JobConflictError, JobRefusedError, NewAuthorization, NoSuchJobError, Timed
 from daemon.model.job import JobState, Message
 from daemon.store.jobs import JobRow, Wanted
 from daemon.web import body
@@ -20,6 +20,17 @@ from daemon.web.auth import WHO
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
 from daemon.web.services import SERVICES, Services
+
+
+class JobAuthorization(BaseModel):
+    """An authorization that is made together with its job; `config` is what its method's JSON Schema says."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    method: str
+    label: str = Field("", max_length=200)
+    description: str = Field("", max_length=4000)
+    config: dict[str, Any] = Field(default_factory=dict)
 
 
 class NewJob(BaseModel):
@@ -30,6 +41,9 @@ class NewJob(BaseModel):
     label: str = Field("", max_length=200)
     description: str = Field("", max_length=4000)
     auth_id: str | None = None
+    authorization: JobAuthorization | None = Field(
+        None, description="Or an authorization to be made with the job: it is checked, and kept only with the job."
+    )
     config: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] | None = Field(
         None, description="When it runs; an import or export without one runs once."
@@ -140,6 +154,7 @@ async def create_job(request: web.Request) -> object:
             label=new.label,
             description=new.description,
             auth_id=new.auth_id,
+            authorization=_authorization(new.authorization),
             timed=Timed(new.schedule, new.quiet, new.expires_at),
             owner=request[WHO].id,
         )
@@ -207,6 +222,12 @@ async def _command(request: web.Request, command: Message) -> object:
     services = request.app[SERVICES]
     with _told():
         return _object(services, await services.jobs.command(request.match_info["id"], command))
+
+
+def _authorization(given: JobAuthorization | None) -> NewAuthorization | None:
+    if given is None:
+        return None
+    return NewAuthorization(given.method, given.config, given.label, given.description)
 
 
 @contextmanager

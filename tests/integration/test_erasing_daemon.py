@@ -92,7 +92,11 @@ async def test_an_erased_person_leaves_destinations_profile_log_and_files(tmp_pa
         assert (await opened.delete("/api/entity/user/user_id/b?allow_return=maybe")).status == 400
         await opened.post("/collect/json/web", {"email": ANN, "plan": "back"}, ok=True)
         await settled(opened)
-        assert (await opened.get(f"/api/entity/user/email/{ANN}")).status == 404
+        for path in (f"/api/entity/user/email/{ANN}", f"/v2/entity/user/email/{ANN.upper()}/explain/planned"):
+            nobody = await opened.get(path)
+            assert nobody.status == 404
+            assert "(erasure 1), and is kept out until `cohortd profile admit` lets them in" in nobody.message
+        assert "erased" not in (await opened.get("/api/entity/user/email/nobody@example.com")).message
         assert (await opened.get("/v2/erasure", ok=True)).body["turned_away"] == 1
         assert (await opened.post(f"/v2/entity/user/email/{ANN}/admit", ok=True)).data == {"erasures": ["1"]}
         assert (await opened.post(f"/v2/entity/user/email/{ANN}/admit")).status == 404

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from daemon import clock
 from daemon.ingest.definitions import Audience, Definitions
-from daemon.store import memberships, profiles
+from daemon.store import erasures, memberships, profiles
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
@@ -19,6 +19,7 @@ from streams.fragments import CONFLICTS
 from streams.profile import Profile, load
 from streams.profile_view import output
 from streams.schema import Schema
+from streams.tombstones import Tombstones
 
 TABLE = "user"
 QUERY = {
@@ -83,23 +84,38 @@ async def found_profile(request: web.Request, keys: list[tuple[str, str]]) -> Fo
     # What a query makes of a value (an e-mail address in lower case) is what profiles are found by.
     tried = [*keys, *((field, value.lower()) for field, value in keys if value != value.lower())]
 
-    def fetch(db: sqlite3.Connection) -> tuple[int, str, list[memberships.Membership]] | None:
+    def fetch(db: sqlite3.Connection) -> tuple[int, str, list[memberships.Membership]] | str:
         for field, value in tried:
             profile_id = profiles.find(db, field, value)
             text = None if profile_id is None else profiles.read(db, profile_id)
             if profile_id is not None and text is not None:
                 return profile_id, text, memberships.of_profile(db, profile_id)
-        return None
+        return _why_nobody(db, tried)
 
     services = request.app[SERVICES]
     row = await services.state.read(fetch)
-    if row is None:
+    if isinstance(row, str):
         named = " or ".join(f"{field} = {value[:200]!r}" for field, value in keys) or "this value"
-        raise ApiError(404, f"there is no profile with {named}")
+        raise ApiError(404, f"there is no profile with {named}{row}")
     schema = services.pipeline.definitions.schema
     profile = load(schema, row[0], row[1])
     profile.expire(schema, clock.now_us())
     return Found(profile, row[2], row[1])
+
+
+def _why_nobody(db: sqlite3.Connection, keys: list[tuple[str, str]]) -> str:
+    """Says that the person was erased and is kept out, where that is so; else nothing."""
+    hashed = Tombstones(erasures.salt(db))
+    for key in keys:
+        numbers, _ = erasures.buried_with(db, [hashed.hash(key)])
+        erasure = erasures.one(db, numbers[0]) if numbers else None
+        if erasure is not None:
+            day = clock.from_us(erasure.accepted_us).date()
+            return (
+                f": the person was erased on {day} (erasure {erasure.id}), and is kept out until "
+                "`cohortd profile admit` lets them in"
+            )
+    return ""
 
 
 async def _reply(request: web.Request, found: Found, field: str | None) -> Reply:

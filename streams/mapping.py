@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from streams.guards import EMPTY, NO_GUARDS, Guards
@@ -56,15 +57,41 @@ class Mapped(NamedTuple):
 _Run: TypeAlias = Callable[[Mapping[str, Any], datetime], Mapped | None]
 
 
+class _Compiled(NamedTuple):
+    """A query's function, and what it was made of: besides query and guards, the ranks, and what its fields are."""
+
+    query: Query
+    guards: Guards
+    made_of: tuple[object, ...]
+    run: _Run
+
+    def stands(self, query: Query, guards: Guards, made_of: tuple[object, ...]) -> bool:
+        """Says whether the function would be the same."""
+        return self.query is query and self.guards is guards and self.made_of == made_of
+
+
 class Mapper:
     """Maps the events of all streams. Pure: the same event gives the same contributions."""
 
-    def __init__(self, schema: Schema, queries: Sequence[Query], guards: Guards = NO_GUARDS) -> None:
+    def __init__(
+        self, schema: Schema, queries: Sequence[Query], guards: Guards = NO_GUARDS, before: Mapper | None = None
+    ) -> None:
+        """Compiles the queries; takes over from `before` those for which nothing is different."""
         #: Refused keys of events that had no other, by field and reason, for whoever counts them: take and clear.
-        self.lost: Counter[tuple[str, str]] = Counter()
+        self.lost: Counter[tuple[str, str]] = Counter() if before is None else before.lost
+        known = {} if before is None else before._compiled  # noqa: SLF001  (of its own class)
+        ranks = tuple((each.name, each.rank) for each in schema.identities)
         runs: dict[str, list[_Run]] = {}
+        self._compiled: dict[int, _Compiled] = {}
         for query in queries:
-            runs.setdefault(query.stream, []).append(compile_into(query, _sink(schema, query, guards, self._lose))[0])
+            fields = (schema.fields[column.name] for column in query.columns)
+            made_of = (ranks, *((each.kind, each.merge_op, each.single, each.rank) for each in fields))
+            one = known.get(id(query))
+            if one is None or not one.stands(query, guards, made_of):
+                run = compile_into(query, _sink(schema, query, guards, partial(_lose, self.lost)))[0]
+                one = _Compiled(query, guards, made_of, run)
+            self._compiled[id(query)] = one
+            runs.setdefault(query.stream, []).append(one.run)
         self._runs = {stream: tuple(each) for stream, each in runs.items()}
 
     @property
@@ -87,9 +114,10 @@ class Mapper:
         now = moment(event_us)
         return [mapped for run in runs if (mapped := run(body, now)) is not None]
 
-    def _lose(self, refused: list[Refusal]) -> None:
-        for (name, _), reason in refused:
-            self.lost[name, reason] += 1
+
+def _lose(lost: Counter[tuple[str, str]], refused: list[Refusal]) -> None:
+    for (name, _), reason in refused:
+        lost[name, reason] += 1
 
 
 # --- what a query does with the values of its columns

@@ -105,7 +105,8 @@ async def build(
     """Makes a snapshot of stored rows, taking over from `previous` what is the same; also the guards, without any.
 
     A text that this program does not accept any more is left out, loudly: the rest goes on. Gives the loop its turn
-    between two compilations. Without `mapping` its mapper knows no queries: a snapshot to ask, not to ingest by.
+    between two compilations of filters, and does beside it what goes through all queries at once: collection waits for
+    none of it. Without `mapping` its mapper knows no queries: a snapshot to ask, not to ingest by.
 
     Raises:
         QueryError: the queries, each by itself accepted, disagree about a field.
@@ -114,7 +115,7 @@ async def build(
     trees = [each.query for each in stored.values() if each.query is not None]
     if rebuilds is None:
         rebuilds = () if previous is None else previous.rebuilds
-    schema = with_generations(build_schema(trees), generations(rebuilds))
+    schema = with_generations(await asyncio.to_thread(build_schema, trees), generations(rebuilds))
     if previous is not None and _alike(schema, previous.schema):
         schema = previous.schema  # profiles in memory stay as they are
     drafts = {row.number: _stored_audience(row, previous) for row in audiences}
@@ -125,13 +126,17 @@ async def build(
         return None if found is None or found.filter is None else found.filter.where
 
     texts = {each.number: each.row.text for each in drafts.values()}
+    moved: set[str] = set()
+    if previous is not None and schema is not previous.schema:
+        kinds, before = schema.kinds, previous.schema.kinds
+        moved = {name for name in {*kinds, *before} if kinds.get(name) != before.get(name)}
     compiled: dict[int, Audience] = {}
     for draft in drafts.values():
         if draft.filter is None:
             compiled[draft.number] = draft
             continue
         old = previous.audiences.get(draft.number) if previous is not None else None
-        if old is not None and previous is not None and _same(old, draft, schema, previous, texts):
+        if old is not None and previous is not None and _same(old, draft, moved, previous, texts):
             compiled[draft.number] = Audience(draft.row, old.filter, old.compiled)
             continue
         done = compile_filter(draft.filter.where, kinds=schema.kinds, includes=include)
@@ -144,14 +149,16 @@ async def build(
     if previous is not None and same_guards and schema is previous.schema and _same_queries(stored, previous):
         mapper = previous.mapper
     else:
-        mapper = Mapper(schema, trees if mapping else [], made_guards)
+        known = previous.mapper if previous is not None else None
+        mapper = await asyncio.to_thread(Mapper, schema, trees if mapping else [], made_guards, known)
+    audience_set = await asyncio.to_thread(AudienceSet, runnable, schema)
     return Definitions(
         schema=schema,
         queries=stored,
         audiences=compiled,
         rules=tuple(rules),
         mapper=mapper,
-        audience_set=AudienceSet(runnable, schema),
+        audience_set=audience_set,
         guard_rows=guard_rows,
         guards=made_guards,
         rebuilds=tuple(rebuilds),
@@ -169,15 +176,13 @@ def _alike(one: Schema, other: Schema) -> bool:
     return one.fields == other.fields and one.generations == other.generations
 
 
-def _same(old: Audience, new: Audience, schema: Schema, previous: Definitions, texts: Mapping[int, str]) -> bool:
-    """Says whether the compiled filter still holds: same text, kinds, and texts of all that it includes."""
-    if old.compiled is None or old.row.text != new.row.text:
+def _same(old: Audience, new: Audience, moved: set[str], previous: Definitions, texts: Mapping[int, str]) -> bool:
+    """Says whether the compiled filter still holds: same text, kinds, and texts of all that it includes.
+
+    `moved`: the fields of which the kind is another.
+    """
+    if old.compiled is None or old.row.text != new.row.text or reads_any(old.compiled.fields, moved):
         return False
-    kinds, before = schema.kinds, previous.schema.kinds
-    if schema is not previous.schema:
-        changed = {name for name in {*kinds, *before} if kinds.get(name) != before.get(name)}
-        if reads_any(old.compiled.fields, changed):
-            return False
     for name in old.compiled.includes:
         included = previous.audience(name)
         if included is None or texts.get(included.number) != included.row.text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ async def propose(
 
     Raises what storing it would: QueryError, NotFound, Conflict.
     """
-    made = draft(definitions, queries, now_us)
+    made = await asyncio.to_thread(draft, definitions, queries, now_us)
     audiences = [each.row for each in definitions.audiences.values()]
     after = definitions
     if not made.empty:

@@ -6,6 +6,7 @@ a field can move are evaluated again in the background.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +101,7 @@ async def change(
     unit: Unit, definitions: Definitions, wanted: QueryChange
 ) -> tuple[list[QueryRow], Definitions | None]:
     """Stores and deletes queries, all or none; gives those that were to be stored. Raises as `draft` does."""
-    made = draft(definitions, wanted, unit.now_us)
+    made = await asyncio.to_thread(draft, definitions, wanted, unit.now_us)
     if made.empty:
         return made.asked, None
     after = await build(made.rows, _audiences(definitions), definitions.rules, definitions)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from streams import mapping
+from streams.guards import Guards, ValueGuard
 from streams.mapping import Mapper, Refusal, coercer
 from streams.merge import microseconds
 from streams.ql.missing import MISSING
@@ -167,3 +169,47 @@ def test_values_become_those_of_their_kind(kind, value, expected):
 
     assert got == expected
     assert type(got) is type(expected)
+
+
+OTHER = "SELECT user_id, email(mail) AS email, plan KIND string FROM web INTO user BY user_id OR email ALIAS other"
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused", "events"),
+    [
+        ("SELECT id AS user_id, count(id) AS visits FROM page INTO user BY user_id ALIAS more", (), {"plan": "5"}),
+        ("SELECT user_id, plan KIND int FROM page INTO user BY user_id ALIAS more", (), {"plan": 5}),
+        ("SELECT user_id, plan MERGEOP count FROM page INTO user BY user_id ALIAS more", (), {"plan": 1}),
+        ("", ("nobody",), {}),
+    ],
+)
+def test_what_is_taken_over_compiled_maps_as_if_it_were_compiled_anew(changed, refused, events):
+    plain = OTHER.replace(" KIND string", "")
+    first = parse_queries(f"{ORDERS}; {plain}")
+    before = Mapper(build_schema(first), first)
+    queries = [*first, *parse_queries(changed)] if changed else first
+    schema, guards = build_schema(queries), Guards([ValueGuard(None, each, glob=False) for each in refused])
+    event = {"user_id": "nobody" if refused else "u", "mail": "a@x.com", "plan": "5"}
+
+    after = Mapper(schema, queries, guards, before)
+
+    given = after.map("web", event, microseconds(AT), None, 0)
+    assert given == Mapper(schema, queries, guards).map("web", event, microseconds(AT), None, 0)
+    assert dict(given[-1].values) == ({"plan": "5"} if refused else events)
+    assert [key[0] for key in given[-1].keys] == (["email"] if refused else ["user_id", "email"])
+
+
+def test_only_what_changes_is_compiled_again(monkeypatch):
+    first = parse_queries(f"{ORDERS}; {OTHER}")
+    before = Mapper(build_schema(first), first)
+    asked = []
+    whole = mapping.compile_into
+    monkeypatch.setattr(mapping, "compile_into", lambda query, sink: (asked.append(query.alias), whole(query, sink))[1])
+    queries = [first[0], *parse_queries(OTHER.replace("plan", "plan, toint(n) AS n"))]
+
+    after = Mapper(build_schema(queries), queries, before=before)
+    after.map("web", {"user_id": "none", "mail": "null"}, 0)
+
+    assert asked == ["other"]
+    assert before.lost == after.lost  # whoever counts them asks either
+    assert sum(after.lost.values()) > 0

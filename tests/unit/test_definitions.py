@@ -1,9 +1,12 @@
 """Definitions of the daemon: what may be stored."""
 
+import threading
+
 import pytest
 
+from daemon.ingest import definitions as definitions_module
 from daemon.ingest.definitions import build, refuse_cycle
-from daemon.store.definitions import AudienceRow
+from daemon.store.definitions import AudienceRow, QueryRow
 from streams.ql.errors import QueryError
 from streams.ql.parser import parse_filter
 
@@ -39,3 +42,23 @@ async def test_audiences_that_include_one_another_by_many_ways_are_checked_at_on
     text = "FILTER AND ( INCLUDE a0, INCLUDE b0 ) ALIAS top"
 
     refuse_cycle(parse_filter(text), text, "top", known)
+
+
+async def test_what_goes_through_all_queries_is_done_beside_the_loop(monkeypatch):
+    threads = []
+    for name in ("build_schema", "Mapper", "AudienceSet"):
+        made = getattr(definitions_module, name)
+
+        def noting(*args, made=made):
+            threads.append(threading.current_thread())
+            return made(*args)
+
+        monkeypatch.setattr(definitions_module, name, noting)
+    texts = [f"SELECT user_id, f{each} FROM web INTO user BY user_id ALIAS q{each}" for each in range(3)]
+    rows = [QueryRow(f"q{place}", text, 1, place, place) for place, text in enumerate(texts)]
+
+    built = await build(rows, [row(1, "a", "FILTER EXISTS f1 ALIAS a")], [])
+
+    assert built.mapper.streams == {"web"}
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads

@@ -106,7 +106,8 @@ async def validate_query(request: web.Request) -> object:
     statements, diagnostics = read_queries(text)
     audiences: dict[str, list[str]] = {}
     if not any(each.severity == "error" for each in diagnostics):
-        diagnostics += disagreements(request.app[SERVICES].pipeline.definitions, statements, text)
+        definitions = request.app[SERVICES].pipeline.definitions
+        diagnostics += await anyio.to_thread.run_sync(disagreements, definitions, statements, text)
     if request.query.get("segments") == "true":
         names = {column.name for each in statements for column in each.columns}
         for audience in request.app[SERVICES].pipeline.definitions.audiences.values():

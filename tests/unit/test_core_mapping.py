@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from streams import mapping
-from streams.guards import Guards, ValueGuard
+from streams.guards import NO_GUARDS, Guards, ValueGuard
 from streams.mapping import Mapper, Refusal, coercer
 from streams.merge import microseconds
 from streams.ql.missing import MISSING
@@ -188,7 +188,10 @@ def test_what_is_taken_over_compiled_maps_as_if_it_were_compiled_anew(changed, r
     first = parse_queries(f"{ORDERS}; {plain}")
     before = Mapper(build_schema(first), first)
     queries = [*first, *parse_queries(changed)] if changed else first
-    schema, guards = build_schema(queries), Guards([ValueGuard(None, each, glob=False) for each in refused])
+    schema, guards = (
+        build_schema(queries),
+        Guards([ValueGuard(None, each) for each in refused]) if refused else NO_GUARDS,
+    )
     event = {"user_id": "nobody" if refused else "u", "mail": "a@x.com", "plan": "5"}
 
     after = Mapper(schema, queries, guards, before)

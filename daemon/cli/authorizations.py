@@ -17,6 +17,7 @@ import click
 import orjson
 
 from connectors.sdk.secret import check_reference, is_reference
+from daemon.cli import completing
 from daemon.cli.client import Client, segment
 from daemon.cli.job_words import PAGE, auth_id, moment
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
@@ -56,7 +57,7 @@ def list_(
 
 
 @click.command("show")
-@click.argument("auth")
+@click.argument("auth", shell_complete=completing.auths)
 @remote
 def show(auth: str, as_json: bool, **where: Any) -> None:
     """Shows an authorization: whether it works, what is no secret in it, its jobs. AUTH: its id or label."""
@@ -65,7 +66,7 @@ def show(auth: str, as_json: bool, **where: Any) -> None:
 
 
 @click.command("methods")
-@click.argument("provider", required=False)
+@click.argument("provider", required=False, shell_complete=completing.providers)
 @remote
 def methods(provider: str | None, as_json: bool, **where: Any) -> None:
     """Lists the ways to authorize: with which fields, and which job types each enables."""
@@ -92,7 +93,7 @@ def methods(provider: str | None, as_json: bool, **where: Any) -> None:
 
 
 @click.command("create")
-@click.argument("provider")
+@click.argument("provider", shell_complete=completing.providers)
 @click.argument("method")
 @click.option("--label", required=True)
 @click.option("--description", default="")
@@ -144,7 +145,7 @@ def create(
 
 
 @click.command("edit")
-@click.argument("auth")
+@click.argument("auth", shell_complete=completing.auths)
 @click.option("--label")
 @click.option("--description")
 @remote
@@ -158,7 +159,7 @@ def edit(auth: str, label: str | None, description: str | None, as_json: bool, *
 
 
 @click.command("check")
-@click.argument("auth")
+@click.argument("auth", shell_complete=completing.auths)
 @remote
 def check(auth: str, as_json: bool, **where: Any) -> None:
     """Checks an authorization with its provider now; the exit status is 1 when it is unhealthy."""
@@ -174,7 +175,7 @@ def check(auth: str, as_json: bool, **where: Any) -> None:
 
 
 @click.command("delete")
-@click.argument("auth")
+@click.argument("auth", shell_complete=completing.auths)
 @remote
 def delete(auth: str, as_json: bool, **where: Any) -> None:
     """Deletes an authorization; refused while running, sleeping or paused jobs use it."""
@@ -184,7 +185,7 @@ def delete(auth: str, as_json: bool, **where: Any) -> None:
 
 
 @click.command("metrics")
-@click.argument("auth")
+@click.argument("auth", shell_complete=completing.auths)
 @click.option("--by", type=click.Choice(_UNITS), default="hour", show_default=True)
 @watchable
 @remote

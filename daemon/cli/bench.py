@@ -18,7 +18,7 @@ LEFT_OUT = frozenset({"peers", "core"})
 @click.argument("name", nargs=-1)
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds, where a benchmark has them.")
 def bench(name: tuple[str, ...], quick: bool) -> None:
-    """Measures NAME (collect, ingest, bus, daemon, jobs; default: all), each figure beside its floor in the same run."""
+    """Measures NAME (collect, ingest, bus, daemon, jobs; default: all), each beside its floor in the same run."""
     if not FOLDER.is_dir():
         raise click.ClickException(f"{FOLDER} does not exist: benchmarks come with the checkout, not with the package")
     known = {path.stem.removeprefix("bench_"): path for path in sorted(FOLDER.glob("bench_*.py"))}

@@ -75,6 +75,11 @@ def show(job: str, every_s: float | None, as_json: bool, **where: Any) -> None:
     "--config", type=click.File("r", encoding="utf-8"), required=True, help="JSON or YAML file, `-`: standard input."
 )
 @click.option("--auth", shell_complete=completing.auths, help="Authorization to use: its id or label.")
+@click.option(
+    "--new-auth",
+    type=click.File("r", encoding="utf-8"),
+    help="Or a JSON or YAML file of one to be made with the job: method, label, config.",
+)
 @click.option("--frequency", help="When it runs: once, minutes, hourly, daily, weekly, monthly.")
 @click.option("--every", type=int, help="Every so many of these.")
 @click.option("--at", "time_of_day", metavar="HH:MM", help="Time of day; without one, from the end of the last run.")
@@ -92,6 +97,7 @@ def create(
     description: str,
     config: TextIO,
     auth: str | None,
+    new_auth: TextIO | None,
     quiet_from: str | None,
     quiet_hours: float | None,
     quiet_drop: bool,
@@ -105,8 +111,12 @@ def create(
     }
     client = client_of(**rest)
     body: dict[str, Any] = {"label": label, "description": description, "config": read_config(config)}
+    if auth is not None and new_auth is not None:
+        raise click.UsageError("--auth names an authorization, --new-auth makes one: give one of them")
     if auth is not None:
         body["auth_id"] = auth_id(client, auth)
+    if new_auth is not None:
+        body["authorization"] = read_config(new_auth)
     if schedule := _schedule(times):
         body["schedule"] = schedule
     if quiet_from is not None or quiet_hours is not None:

@@ -116,6 +116,27 @@ async def test_a_job_is_edited_copied_paused_resumed_completed_and_deleted(tmp_p
         assert [each["label"] for each in await shell.json("job", "list")] == ["second"]
 
 
+async def test_an_authorization_is_made_with_its_job_or_neither(tmp_path, open_daemon, shell, monkeypatch):
+    monkeypatch.setenv("HOOK_TOKEN", "the-token-of-the-hook")
+    given = tmp_path / "auth.yaml"
+    given.write_text("method: bearer\nlabel: hook\nconfig: {token: 'env:HOOK_TOKEN'}\n")
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        refused = await shell.create("bad", "--new-auth", given, config=CONFIG | {"url": "nonsense"}, status=1)
+        none_yet = (await opened.get("/v2/auth", ok=True)).data
+
+        await shell.create("crm", "--new-auth", given)
+        shown = await shell("job", "show", "crm")
+        of_hook = await shell.json("job", "list", "--auth", "hook")
+        both = await shell.create("x", "--new-auth", given, "--auth", "hook", status=2)
+
+        assert "url" in refused
+        assert none_yet == []
+        assert ["authorization", "hook"] in [line.split() for line in shown.splitlines()]
+        assert [each["label"] for each in of_hook] == ["crm"]
+        assert "give one of them" in both
+
+
 async def test_every_refusal_says_what_to_do(tmp_path, open_daemon, shell):
     async with open_daemon(tmp_path) as opened:
         await define(opened)
@@ -197,3 +218,50 @@ async def complete(data_dir, *words):
     process = await asyncio.create_subprocess_exec(COHORTD, stdout=PIPE, stderr=STDOUT, env=environment)
     output, _ = await process.communicate()
     return [line.removeprefix("plain,") for line in output.decode().splitlines()]
+
+
+async def test_what_a_job_did_is_shown_and_done_again(tmp_path, open_daemon, shell, open_receiver):
+    async with open_daemon(tmp_path) as opened, open_receiver() as receiver:
+        await define(opened)
+        await shell.create("crm", config={"audiences": ["vip"], "url": receiver.address})
+        receiver.status = 404
+        await opened.post("/collect/json/web", [{"user_id": "ann", "plan": "gold"}], ok=True)
+        await receiver.until(lambda seen: len(seen.requests) >= 1)
+        receiver.status = 200
+        await opened.post("/collect/json/web", [{"user_id": "bob", "plan": "gold"}], ok=True)
+        await receiver.until(lambda seen: len(seen.messages) >= 1)
+        await opened.daemon.services.bus.flush(every=True)
+
+        every = await shell.json("job", "deliveries", "crm")
+        omitted = await shell("job", "deliveries", "crm", "--outcome", "omitted")
+        counted = await shell("job", "redeliver", "crm", "--omitted", "--dry-run")
+        again = await shell("job", "redeliver", "crm", "--omitted")
+        await receiver.until(lambda seen: len(seen.messages) >= 2)
+        runs = await shell("job", "runs", "crm")
+        metrics = await shell("job", "metrics", "crm", "--by", "day")
+        logs = await shell("job", "logs", "crm")
+        errors = await shell("job", "logs", "--level", "error")
+        as_json = await shell.json("job", "logs", "crm", "--limit", "2")
+
+        assert [each["outcome"] for each in every] == ["delivered", "omitted"]
+        assert omitted.splitlines()[0].split() == [
+            "id", "at", "outcome", "status", "attempt", "messages", "bytes", "to", "answer"
+        ]  # fmt: skip
+        assert len(omitted.splitlines()) == 2
+        assert " 404 " in omitted
+        assert counted.startswith("would be: 1 messages are sent again")
+        assert again.startswith("1 messages are sent again")
+        assert runs.splitlines()[0].split()[:4] == ["run", "began", "ended", "outcome"]
+        assert "activity" not in metrics
+        assert metrics.splitlines()[-1].split()[1:] == ["2", "0", "1", "0"]
+        assert len(logs.splitlines()) >= 2
+        assert errors == "no log lines\n"
+        assert as_json[0]["id"] < as_json[1]["id"]
+
+        following = await shell.start("job", "logs", "crm", "--watch", "0.1", "--json")
+        await following.stdout.readline()
+        await shell("job", "pause", "crm")
+        while b"pause" not in (await following.stdout.readline()).lower():
+            pass
+        following.send_signal(signal.SIGINT)
+        assert await following.wait() == 0

@@ -75,6 +75,10 @@ class Mark(NamedTuple):
         return Mark(value["offset"], value["line"], value["row"], value["sum"], tuple(value["columns"]))
 
 
+#: The place before all rows.
+START: Final = Mark()
+
+
 class Rows(NamedTuple):
     """Some rows in order, with the numbers of their lines; what cannot be read; the place behind all of that.
 
@@ -99,7 +103,7 @@ class TableReader:
     def __init__(self, shape: Shape, start: Mark | None = None, *, sought: bool = False) -> None:
         self._unpacking: Unpacking = unpacking_of(shape.compression)
         self._transcoder: Transcoder | None = None if sought else Transcoder(shape.encoding)
-        self._start = start or Mark()
+        self._start = start or START
         self._skip = 0 if sought else self._start.offset
         self._skipped_sum = 0
         self._sum = self._start.sum

@@ -20,7 +20,16 @@ import aiohttp
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 from yarl import URL
 
-from connectors.sdk.declare import AuthCheck, AuthMethod, Provider, TriggerExport, TriggerJob
+from connectors.sdk.declare import (
+    AuthCheck,
+    AuthMethod,
+    Config,
+    Provider,
+    SystemExport,
+    SystemJob,
+    TriggerExport,
+    TriggerJob,
+)
 from connectors.sdk.errors import AuthError, ConfigError, TransientError
 from connectors.sdk.http import Client, open_client
 from connectors.sdk.run import Batching, Credentials, Lease, Message, TriggerRun, deadline
@@ -58,8 +67,8 @@ def _check_url(text: str) -> str:
     return text
 
 
-class WebhookTriggers(TriggerExport):
-    """Where and how triggers are posted."""
+class Requests(Config):
+    """Where and how is posted."""
 
     url: Annotated[str, AfterValidator(_check_url)] = Field(
         max_length=2000, description="http:// or https:// address that each request is posted to."
@@ -87,6 +96,14 @@ class WebhookTriggers(TriggerExport):
         for name, value in headers.items():
             _check_header(name, value)
         return dict(headers)
+
+
+class WebhookTriggers(Requests, TriggerExport):
+    """Where and how triggers are posted."""
+
+
+class WebhookSystemEvents(Requests, SystemExport):
+    """Where and how alerts are posted."""
 
 
 def _check_header(name: str, value: str) -> None:
@@ -257,7 +274,7 @@ ACCESS = (BEARER, BASIC, HEADERS, SIGNATURE)
 # --- runs
 
 
-async def run(run: TriggerRun[WebhookTriggers]) -> None:
+async def run(run: TriggerRun[WebhookTriggers | WebhookSystemEvents]) -> None:
     """Posts batch after batch until cancelled."""
     config = run.config
     values, secrets = _headers(run)
@@ -282,7 +299,8 @@ async def run(run: TriggerRun[WebhookTriggers]) -> None:
             async with deadline(run.network.deadline_s, f"the request to {destination.host}"):
                 await destination.post(body, headers, lease)
 
-        await run.deliver(send, batching, fields=config.user_fields, concurrency=config.concurrency)
+        fields = config.user_fields if isinstance(config, WebhookTriggers) else None
+        await run.deliver(send, batching, fields=fields, concurrency=config.concurrency)
 
 
 class _Destination:
@@ -381,7 +399,7 @@ def _body(messages: Sequence[Message], *, array: bool) -> bytes:
     return b"[" + b",".join(each.body for each in messages) + b"]"
 
 
-def _headers(run: TriggerRun[WebhookTriggers]) -> tuple[dict[str, str], list[Secret]]:
+def _headers(run: TriggerRun[Requests]) -> tuple[dict[str, str], list[Secret]]:
     """Gives the headers of each request, and the secrets among them."""
     headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "cohortd"}
     secrets: list[Secret] = []
@@ -455,10 +473,20 @@ WEBHOOK_TRIGGERS = TriggerJob(
     auths=ACCESS,
 )
 
+WEBHOOK_SYSTEM_EVENTS = SystemJob(
+    slug="webhook_system_events",
+    label="Alerts",
+    description="Posts a message when something happens to jobs or authorizations: created, failed, unhealthy …",
+    direction="other",
+    config=WebhookSystemEvents,
+    run=run,
+    auths=ACCESS,
+)
+
 PROVIDER = Provider(
     slug="webhook",
     label="Webhooks",
     description="Any system that takes HTTP requests.",
-    jobs=(WEBHOOK_TRIGGERS,),
+    jobs=(WEBHOOK_TRIGGERS, WEBHOOK_SYSTEM_EVENTS),
     auths=ACCESS,
 )

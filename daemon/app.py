@@ -128,7 +128,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             Authorizations.open(state, vault, settings, known, journal.system_event)
         )
         data = JobData(events, state, collector, lambda: pipeline.definitions, settings)
-        parts = Parts(bus, authorizations, data, journal)
+        parts = Parts(bus, authorizations, data, journal, system)
         jobs = await stack.enter_async_context(Jobs.open(state, parts, settings, known=known))
         services = Services(
             settings=settings,

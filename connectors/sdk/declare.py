@@ -83,6 +83,37 @@ class EventsExport(Config):
     streams: tuple[str, ...] = Field((), description="Streams to export; none named: all of them.")
 
 
+#: What may happen to jobs, authorizations and the daemon; a test holds it to `daemon.model.codes`.
+SYSTEM_VERBS = (
+    "backfilled", "changed", "completed", "created", "deleted", "error", "failed", "given_up", "healthy", "heartbeat",
+    "paused", "purge_announced", "purged", "recovered", "resumed", "slept", "started", "synced", "unauthorized",
+    "unhealthy", "unknown", "updated",
+)  # fmt: skip
+
+
+class SystemExport(Config):
+    """What every job of alerts is configured with: of which system events it tells. Never of its own."""
+
+    subjects: tuple[Literal["job", "authorization", "daemon"], ...] = Field(
+        ("job", "authorization"), min_length=1, description="What the events are about."
+    )
+    verbs: tuple[str, ...] = Field(
+        (), max_length=50, description="What happened: failed, error, unhealthy, …; none named: all but heartbeats."
+    )
+    jobs: tuple[str, ...] = Field((), max_length=500, description="Ids of the jobs; none named: all.")
+    authorizations: tuple[str, ...] = Field(
+        (), max_length=500, description="Ids of the authorizations; none named: all."
+    )
+
+    @field_validator("verbs")
+    @classmethod
+    def _known_verbs(cls, verbs: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [each for each in verbs if each not in SYSTEM_VERBS]
+        if unknown:
+            raise ValueError(f"{unknown[0][:50]!r} is none of {', '.join(SYSTEM_VERBS)}")
+        return verbs
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One of the values that a field may have."""
@@ -167,6 +198,7 @@ T = TypeVar("T", bound=TriggerExport)
 I = TypeVar("I", bound=Import)  # noqa: E741  (the import's)
 M = TypeVar("M", bound=AudienceExport)
 E = TypeVar("E", bound=EventsExport)
+S = TypeVar("S", bound=SystemExport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +245,13 @@ class EventsJob(JobType[E]):
     """A job that writes events of the log down."""
 
     run: Callable[[EventsRun[E]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemJob(JobType[S]):
+    """A job that tells of what happens to jobs, authorizations and the daemon; its messages are system events."""
+
+    run: Callable[[TriggerRun[S]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

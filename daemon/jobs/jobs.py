@@ -13,7 +13,7 @@ import anyio
 from pydantic import ValidationError
 
 from connectors.sdk.catalog import Catalog, catalog
-from connectors.sdk.declare import AudienceExport, Config, JobType, TriggerExport, TriggerJob
+from connectors.sdk.declare import AudienceExport, Config, JobType, SystemExport, TriggerExport, TriggerJob
 from daemon import clock, log
 from daemon.jobs.asked import (
     Asked,
@@ -38,7 +38,7 @@ from daemon.model.job import ACTIVE, NO_ERRORS, JobState, Message, Verdict, acce
 from daemon.model.refusal import Refused
 from daemon.model.subscription import Events
 from daemon.settings import Settings
-from daemon.store import auths, subscriptions
+from daemon.store import auths, subscriptions, system_events
 from daemon.store import jobs as stored
 from daemon.store.database import Database
 from daemon.store.jobs import JobRow, NewJob, Wanted
@@ -142,7 +142,7 @@ class Jobs:
         timing = accepted_timing(kind, timed)
         prepared = None
         if authorization is None:
-            await self._check_authorization(kind, auth_id)
+            await self.check_authorization(kind, auth_id)
         else:
             prepared = await self._prepare(kind, authorization, auth_id, owner)
             auth_id = prepared.row.id
@@ -180,6 +180,8 @@ class Jobs:
                     )
                 case AudienceExport():
                     subscriptions.audience_numbers(db, accepted.audiences)
+                case SystemExport():
+                    stored.save(db, job_id, {"after": system_events.last_id(db)})
             return stored.one(db, job_id), subscription
 
         try:
@@ -245,7 +247,7 @@ class Jobs:
         async with self._changing.setdefault(job_id, asyncio.Lock()):
             before = await self.get(job_id)
             if auth_id is not None:
-                await self._check_authorization(self.job_type(before.job_type), auth_id)
+                await self.check_authorization(self.job_type(before.job_type), auth_id)
             now_us = clock.now_us()
 
             def change(db: sqlite3.Connection) -> JobRow | None:
@@ -329,7 +331,8 @@ class Jobs:
             errors = [{**each, "loc": ["authorization", *each["loc"]]} for each in error.errors]
             raise JobRefusedError(errors) from None
 
-    async def _check_authorization(self, kind: JobType[Any], auth_id: str | None) -> None:
+    async def check_authorization(self, kind: JobType[Any], auth_id: str | None) -> None:
+        """Raises JobRefusedError unless the authorization is one by a method that enables the job type."""
         methods = [each.slug for each in kind.auths]
         provider = self.catalog.provider_of[kind.slug]
         if auth_id is None:

@@ -88,6 +88,7 @@ class Journal:
         self._deliveries: deque[tuple[list[object], list[tuple[int, int, int, int]]]] = deque()
         self._messages = 0
         self._delivery_counts: Counts = {}
+        self._alerts: deque[list[object]] = deque()
         self._lines: deque[tuple[object, ...]] = deque()
         self._runs: deque[Callable[[sqlite3.Connection], None]] = deque()
         self._counts: Counts = {}
@@ -180,10 +181,12 @@ class Journal:
         again: int,
         counts: tuple[int, int, int, int],
         sample: bytes | None,
+        alert: bool = False,
     ) -> None:
         """Notes an attempt at sending `many` messages; written by who calls `take`.
 
-        `messages` lists them, unless they are too many: profile, first and last trigger id.
+        `messages` lists them, unless they are too many: profile, first and last trigger id. `alert`: it has no cursor,
+        and is written with all else.
 
         `counts` is what it adds to the activity: added, removed, omitted, failed. `sample` is a message, not redacted.
         """
@@ -193,6 +196,10 @@ class Journal:
             self._last_delivery, job_id, run_id, clock.now_us(), outcome.value, attempt.number,
             attempt.to[:LONGEST_TEXT], attempt.bytes, attempt.status, attempt.answer[:LONGEST_TEXT], many, again, shown,
         ]  # fmt: skip
+        if alert:
+            self._keep(self._alerts, row)
+            _add(self._counts, job_id, run_id, counts)
+            return
         self._deliveries.append((row, [(self._last_delivery, *each) for each in messages]))
         self._messages += len(messages) + 1
         _add(self._delivery_counts, job_id, run_id, counts)
@@ -240,11 +247,13 @@ class Journal:
             or self._runs
             or self._counts
             or self._events
+            or self._alerts
             or (every and (self._deliveries or self._delivery_counts))
         ):
             lines = _some(self._lines)
             runs = _some(self._runs)
             events = _some(self._events)
+            alerts = _some(self._alerts)
             counts, self._counts = self._counts, {}
             batch = self.take() if every else Batch(self)
 
@@ -257,6 +266,8 @@ class Journal:
                     stored.count(db, counts)  # noqa: B023
                 if events:  # noqa: B023
                     system_events.add(db, events)  # noqa: B023
+                if alerts:  # noqa: B023
+                    deliveries.add(db, alerts, [])  # noqa: B023
                 batch.write(db)  # noqa: B023
 
             try:
@@ -265,6 +276,7 @@ class Journal:
                 self._lines.extendleft(reversed(lines))
                 self._runs.extendleft(reversed(runs))
                 self._events.extendleft(reversed(events))
+                self._alerts.extendleft(reversed(alerts))
                 for (job_id, run_id, hour_us), numbers in counts.items():
                     _add(self._counts, job_id, run_id, numbers, hour_us)
                 self.give_back(batch)

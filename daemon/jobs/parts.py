@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,8 +12,10 @@ from structlog.typing import FilteringBoundLogger
 from connectors.sdk.declare import AudienceExport, EventsExport, Import
 from connectors.sdk.exports import EventSource, MemberSource
 from connectors.sdk.imports import RowSink
-from connectors.sdk.run import Credentials, TriggerSource
+from connectors.sdk.run import Attempt, Credentials, TriggerSource
+from daemon.jobs.alerts import Source
 from daemon.jobs.opening import Prepared
+from daemon.model.subscription import Outcome
 from daemon.store.subscriptions import SubscriptionRow
 
 #: Says of a moment (microseconds since the epoch) whether what happened then is dropped.
@@ -134,6 +136,22 @@ class Journal(Protocol):
     def counted(self, job_id: str, run_id: str, *, added: int, removed: int, omitted: int, failed: int) -> None:
         """Adds to the job's activity."""
 
+    def delivered(
+        self,
+        job_id: str,
+        run_id: str,
+        outcome: Outcome,
+        attempt: Attempt,
+        *,
+        messages: Sequence[tuple[int, int, int]],
+        many: int,
+        again: int,
+        counts: tuple[int, int, int, int],
+        sample: bytes | None,
+        alert: bool = False,
+    ) -> None:
+        """Notes an attempt at sending messages that are no triggers."""
+
 
 class Unwatched:
     """A journal that keeps nothing."""
@@ -150,6 +168,9 @@ class Unwatched:
     def counted(self, job_id: str, run_id: str, *, added: int, removed: int, omitted: int, failed: int) -> None:
         """Keeps nothing."""
 
+    def delivered(self, *_: object, **__: object) -> None:
+        """Keeps nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -159,3 +180,4 @@ class Parts:
     authorizations: Authorizations | None = None
     data: Data | None = None
     journal: Journal = Unwatched()  # noqa: RUF009  (it holds nothing)
+    system: Source | None = None

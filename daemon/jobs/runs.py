@@ -12,14 +12,16 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from connectors.sdk.declare import AudienceJob, Config, EventsJob, ImportJob, JobType, TriggerJob
+from connectors.sdk.declare import AudienceJob, Config, EventsJob, ImportJob, JobType, SystemJob, TriggerJob
 from connectors.sdk.errors import ConfigError
 from connectors.sdk.exports import AudienceRun, EventsRun
 from connectors.sdk.imports import ImportRun
-from connectors.sdk.run import Network, Patience, TriggerRun
+from connectors.sdk.run import Attempt, Network, Patience, TriggerRun
 from daemon import clock
+from daemon.jobs import alerts
 from daemon.jobs.parts import Dropped, OpenedAuth, Parts
 from daemon.jobs.references import resolve
+from daemon.model.subscription import Outcome
 from daemon.settings import Settings
 from daemon.store import jobs as stored
 from daemon.store.database import Database
@@ -53,7 +55,7 @@ class Running:
             if opened is not None:
                 stack.push(partial(_cleanse, opened))
             control = _Control(row, run_id, self, opened)
-            if not isinstance(self.job_type, TriggerJob):
+            if not isinstance(self.job_type, TriggerJob | SystemJob):
                 if self.places.locked():
                     await control.tell(f"waits for others: {self.settings.jobs.runs_at_once} imports and exports run")
                 await stack.enter_async_context(self.places)
@@ -76,6 +78,12 @@ class Running:
                 case EventsJob(run=run):
                     events = self._data.events(common["config"])
                     await run(EventsRun(source=events, **(common | await self._checkpoint(row))))
+                case SystemJob(run=run):
+                    checkpoint = await self._checkpoint(row)
+                    lent = await alerts.source(
+                        row.id, common["config"], checkpoint["checkpoint"], self._system, control.save, control.told
+                    )
+                    await run(TriggerRun(source=lent, **(common | checkpoint)))
                 case _:
                     raise ConfigError(f"job type {row.job_type} is of no kind that this cohortd knows")
 
@@ -91,6 +99,12 @@ class Running:
         if self.parts.data is None:
             raise ConfigError("this daemon has no log and no profiles to offer")
         return self.parts.data
+
+    @property
+    def _system(self) -> alerts.Source:
+        if self.parts.system is None:
+            raise ConfigError("this daemon has no system events to offer")
+        return self.parts.system
 
     async def _checkpoint(self, row: JobRow) -> dict[str, object]:
         return {"checkpoint": await self.state.read(lambda db: stored.checkpoint(db, row.id))}
@@ -145,6 +159,22 @@ class _Control:
         """Adds to the job's activity."""
         self._running.parts.journal.counted(
             self._job_id, self._run_id, added=added, removed=removed, omitted=omitted, failed=failed
+        )
+
+    def told(self, outcome: Outcome, attempt: Attempt) -> None:
+        """Writes an alert down, as deliveries are."""
+        counts = {Outcome.DELIVERED: (1, 0, 0, 0), Outcome.FAILED: (0, 0, 0, 1)}.get(outcome, (0, 0, 1, 0))
+        self._running.parts.journal.delivered(
+            self._job_id,
+            self._run_id,
+            outcome,
+            attempt,
+            messages=(),
+            many=1,
+            again=0,
+            counts=counts,
+            sample=None,
+            alert=True,
         )
 
     async def tell(self, reason: str) -> None:

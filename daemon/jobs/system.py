@@ -10,11 +10,10 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from connectors.sdk.system import SystemEvent
 from daemon import clock, log
 from daemon.jobs.journal import Journal
 from daemon.store import jobs as stored_jobs
@@ -29,6 +28,18 @@ PAGE: Final = 200
 AGAIN_S: Final = 5.0
 #: How often events are looked for where nobody says that there are new ones, in seconds.
 LOOK_S: Final = 30.0
+
+
+class SystemEvent(NamedTuple):
+    """Something that happened; `content` is what is told of it."""
+
+    number: int  # growing: a job of alerts goes on behind it
+    id: str  # the same in repeats
+    at_us: int
+    subject: str
+    subject_id: str
+    verb: str
+    content: dict[str, Any]
 
 
 class Log(Protocol):

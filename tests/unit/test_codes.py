@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from connectors.sdk.declare import SYSTEM_VERBS
 from daemon.model import codes
 
 
@@ -18,3 +19,7 @@ def test_every_code_is_explained():
 
     assert constants == set(codes.CODES)
     assert all(each.level in codes.LEVELS and each.means for each in codes.CODES.values())
+
+
+def test_alerts_can_name_every_verb_and_no_other():
+    assert sorted(SYSTEM_VERBS) == sorted({verb for verbs in codes.VERBS.values() for verb in verbs})

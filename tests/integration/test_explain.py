@@ -66,6 +66,27 @@ async def test_what_keep_days_lets_go_is_a_next_flip_too(tmp_path, open_daemon):
         ]
 
 
+async def test_a_name_that_there_is_none_of_is_answered_with_the_one_probably_meant(tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        query = "SELECT user_id, sum(amount) AS spent FROM orders INTO user BY user_id ALIAS shop"
+        await opened.post("/api/query", data=query, ok=True)
+        await opened.post("/api/segment", data="FILTER spent > 1 ALIAS good_customers", ok=True)
+        await opened.post("/collect/json/orders", {"user_id": "a", "amount": 5}, ok=True)
+        while (await opened.get("/api/entity/user/user_id/a")).status == 404:
+            await asyncio.sleep(0.01)
+
+        for path, told in {
+            "/api/segment/god_customers": "did you mean good_customers? GET /api/segment lists them",
+            "/v2/segment/good_custmers/preview": "did you mean good_customers? ",
+            "/v2/entity/user/user_id/a/explain/goodcustomers": "did you mean good_customers? ",
+            "/v2/entity/user/user_id/a/explain-field/spend": "did you mean spent? GET /v2/schema/user lists them",
+            "/api/query/shp": "did you mean shop? GET /api/query lists them",
+            "/api/query/xxxxx": "there is no query 'xxxxx'; GET /api/query lists them",
+        }.items():
+            answer = await opened.get(path)
+            assert (answer.status, told in answer.message) == (404, True), answer.message
+
+
 async def test_a_large_filter_is_explained_beside_the_loop(tmp_path, open_daemon):
     many = ", ".join(f"orders > {each}" for each in range(400))
     async with open_daemon(tmp_path) as opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from streams.ql.functions import FUNCTIONS
 from streams.ql.functions.__main__ import reference, written
 from streams.ql.functions.registry import EXAMPLE_NOW, Example, Function
 from streams.ql.functions.text import pattern_error
-from streams.ql.functions.times import timewindow, window_change
 from streams.ql.kinds import kind_named
 from streams.ql.missing import MISSING
 from streams.ql.parser import parse_expression
@@ -219,24 +218,6 @@ def test_a_pattern_that_would_backtrack_is_linear():
 
 def test_a_pattern_error_says_what_is_wrong():
     assert "[" in (pattern_error("n[") or "")
-
-
-@given(
-    hours=st.lists(st.integers(-300, 300), max_size=6),
-    count=st.integers(0, 4),
-    days=st.integers(0, 9),
-)
-def test_a_time_window_changes_only_at_the_moment_foretold(hours, count, days):
-    now = EXAMPLE_NOW
-    moments = sorted(now + timedelta(hours=each) for each in hours)
-    change = window_change(moments, count, days, now)
-    held = timewindow(now, moments, count, days)
-
-    for hour in range(600):
-        at = now + timedelta(hours=hour)
-        if change is not None and at >= change:
-            break
-        assert timewindow(at, moments, count, days) == held
 
 
 def test_missing_is_one_and_false():

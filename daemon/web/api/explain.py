@@ -15,6 +15,7 @@ from daemon.ingest.definitions import Audience, Definitions
 from daemon.ingest.evaluation import Evaluator
 from daemon.ingest.provenance import Found, provenance
 from daemon.web.api.entities import TABLE, found_profile, identity_of
+from daemon.web.api.named import audience_named, meant
 from daemon.web.body import ApiError
 from daemon.web.envelope import endpoint
 from daemon.web.membership_history import history_of
@@ -214,7 +215,7 @@ def _field(schema: Schema, name: str) -> str:
             return each
     if name in META_NAMES:
         raise ApiError(404, f"{name} is kept by the daemon itself, no query makes it")
-    raise ApiError(404, f"{name[:200]!r} is no field; GET /v2/schema/{TABLE} lists them")
+    raise ApiError(404, f"{name[:200]!r} is no field; {meant(name, schema.fields)}GET /v2/schema/{TABLE} lists them")
 
 
 def _effect(each: Effect) -> dict[str, Any]:
@@ -269,9 +270,7 @@ def _close(one: Any, other: Any) -> bool:
 
 
 def _audience(definitions: Definitions, slug: str) -> tuple[Audience, Node]:
-    audience = definitions.audience(slug)
-    if audience is None:
-        raise ApiError(404, f"there is no audience {slug[:200]!r}; GET /api/segment lists them")
+    audience = audience_named(definitions, slug)
     if audience.filter is None or audience.compiled is None:
         raise ApiError(422, f"audience {audience.slug} is not valid any more: {audience.invalid}")
     return audience, audience.filter.where

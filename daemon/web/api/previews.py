@@ -8,7 +8,6 @@ from typing import Any, Final
 from aiohttp import web
 
 from daemon import clock
-from daemon.ingest.definitions import Audience, Definitions
 from daemon.ingest.event_preview import FieldPreview, QueryPreview, preview_events
 from daemon.ingest.preview import Moves, Preview, Sample, preview
 from daemon.ingest.proposal import Proposed, WantedFilter, propose
@@ -17,6 +16,7 @@ from daemon.model.subscription import Events
 from daemon.store import schema_versions as versions
 from daemon.store.listeners import Listener, listeners
 from daemon.web import body
+from daemon.web.api.named import audience_named
 from daemon.web.api.proposals import PROPOSAL, Asked, Teller, accepted, proposal_object, proposed, read
 from daemon.web.api.queries import TEXT
 from daemon.web.api.shapes import MOVES, PREVIEW, PROPOSAL_DIFF, WORDS, a_list, extended
@@ -55,7 +55,7 @@ async def preview_audience(request: web.Request) -> object:
     """
     services = request.app[SERVICES]
     definitions = services.pipeline.definitions
-    audience = _find(definitions, request.match_info["slug"])
+    audience = audience_named(definitions, request.match_info["slug"])
     text = await body.text(request) if request.method == "POST" else ""
     filters = [WantedFilter(text, audience.slug)] if text.strip() else []
     if not filters and audience.compiled is None:
@@ -91,7 +91,7 @@ async def preview_query(request: web.Request) -> object:
     asked = await read(request, _KEYS)
     if not (asked.change.put or asked.change.delete or asked.filters):
         raise ApiError(422, f"nothing is proposed; expected LQL, or a JSON object with {', '.join(PROPOSAL)}")
-    chosen = [_find(definitions, slug).number for slug in _chosen(request, asked)]
+    chosen = [audience_named(definitions, slug).number for slug in _chosen(request, asked)]
     events = _events(request, asked)
     made = await proposed(asked, definitions)
     found, heard = await _previewed(services, made, chosen)
@@ -195,10 +195,3 @@ def _events(request: web.Request, asked: Asked) -> int:
     if type(given) is not int or not 0 <= given <= MOST_EVENTS:
         raise ApiError(400, f"events: {str(given)[:100]!r} is not a whole number from 0 to {MOST_EVENTS}")
     return given
-
-
-def _find(definitions: Definitions, name: str) -> Audience:
-    found = definitions.audience(name)
-    if found is None:
-        raise ApiError(404, f"there is no audience {name[:200]!r}; GET /api/segment lists them")
-    return found

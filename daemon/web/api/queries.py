@@ -13,6 +13,7 @@ from daemon.ingest.definitions import StoredQuery, reads_any
 from daemon.ingest.query_commands import QueryChange, disagreements
 from daemon.web import body
 from daemon.web.api import proposals
+from daemon.web.api.named import query_named
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
@@ -212,9 +213,4 @@ def query_object(stored: StoredQuery, schema: Schema) -> dict[str, Any]:
 
 
 def _find(request: web.Request) -> StoredQuery:
-    alias = request.match_info["alias"]
-    queries = request.app[SERVICES].pipeline.definitions.queries
-    found = queries.get(alias) or queries.get(alias.lower())
-    if found is None:
-        raise ApiError(404, f"there is no query {alias[:200]!r}; GET /api/query lists them")
-    return found
+    return query_named(request.app[SERVICES].pipeline.definitions, request.match_info["alias"])

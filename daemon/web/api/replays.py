@@ -10,6 +10,7 @@ from daemon import clock
 from daemon.ingest.rebuild import Plan
 from daemon.store import rebuilds
 from daemon.store.rebuilds import RebuildRow
+from daemon.web.api.named import query_named
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, endpoint
 from daemon.web.services import SERVICES
@@ -83,12 +84,7 @@ async def cancel(request: web.Request) -> object:
 
 
 def _alias(request: web.Request) -> str:
-    alias = request.match_info["alias"]
-    queries = request.app[SERVICES].pipeline.definitions.queries
-    found = queries.get(alias) or queries.get(alias.lower())
-    if found is None:
-        raise ApiError(404, f"there is no query {alias[:200]!r}; GET /api/query lists them")
-    return found.row.alias
+    return query_named(request.app[SERVICES].pipeline.definitions, request.match_info["alias"]).row.alias
 
 
 def _flag(request: web.Request, name: str) -> bool:

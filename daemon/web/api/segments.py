@@ -15,6 +15,7 @@ from daemon.store import definitions as stored
 from daemon.store import memberships, profiles
 from daemon.store.definitions import AudienceStatus
 from daemon.web import body
+from daemon.web.api.named import audience_named
 from daemon.web.api.queries import TEXT, VERDICT, verdict
 from daemon.web.body import ApiError
 from daemon.web.envelope import Reply, cursor, endpoint, limit_of, start_of
@@ -155,8 +156,4 @@ async def _object(services: Services, audience: Audience) -> dict[str, Any]:
 
 
 def _find(request: web.Request) -> Audience:
-    name = request.match_info["slug"]
-    found = request.app[SERVICES].pipeline.definitions.audience(name)
-    if found is None:
-        raise ApiError(404, f"there is no audience {name[:200]!r}; GET /api/segment lists them")
-    return found
+    return audience_named(request.app[SERVICES].pipeline.definitions, request.match_info["slug"])

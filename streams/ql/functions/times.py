@@ -313,20 +313,6 @@ def timewindow(now: datetime, x: Value, count: Value, days: Value) -> bool | Mis
     return sum(begin < each <= now for each in moments) >= least
 
 
-def window_change(moments: Sequence[datetime], count: int, days: float, now: datetime) -> datetime | None:
-    """Gives the first moment after now at which `timewindow` could give another result; None when never.
-
-    That is when a time now in the window leaves it (at that very moment it is out), or a later one begins.
-    """
-    span = timedelta(days=days)
-    inside = [each for each in moments if now - span < each <= now]
-    later = [each for each in moments if each > now]
-    if len(inside) >= count > 0:
-        leaves = min(each + span for each in inside)
-        return leaves if not later else min(leaves, *later)
-    return min(later) if later else None
-
-
 def _moment(now: datetime, x: Value) -> datetime | Missing:
     if x.__class__ is str and len(x) < 40 and "0" <= x[:1] <= "9":
         return _date_of_text(x)

@@ -189,7 +189,7 @@ class BasicAccess(CheckedAccess):
     """A user name and a password."""
 
     user: str = Field(max_length=500, pattern=r"^[^:\x00-\x1f]+$", description="User name; no colon in it.")
-    password: SecretStr = Field(max_length=8000)
+    password: SecretStr = Field(max_length=8000, description="Password.")
 
     def headers_sent(self) -> dict[str, str]:
         """Gives the Authorization header."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from daemon.cli.folder_jobs import escaped, method_schema, secret_places
+from daemon.cli.folder_jobs import escaped, job_schema, method_schema
 from daemon.cli.job_words import PAGE
 from daemon.cli.output import client_of, remote, show_json
 from daemon.cli.yaml_text import dump
@@ -48,7 +48,7 @@ def export(folder: Path, overwrite: bool, as_json: bool, **where: Any) -> None:
         "authorizations", ".yaml", ((each["label"], dump(_authorization(each, providers))) for each in told)
     )
     kept = _told_apart("job", jobs, left_out)
-    files |= _named("jobs", ".yaml", ((each["label"], dump(_job(each, labels))) for each in kept))
+    files |= _named("jobs", ".yaml", ((each["label"], dump(_job(each, labels, providers))) for each in kept))
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _authorization(auth: Mapping[str, Any], providers: Sequence[Mapping[str, Any
     return body | {"config": config}
 
 
-def _job(job: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+def _job(job: Mapping[str, Any], labels: Mapping[str, str], providers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     body: dict[str, Any] = {"job_type": job["job_type"], "label": job["label"]}
     if job["description"]:
         body["description"] = job["description"]
@@ -104,17 +104,16 @@ def _job(job: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
             body[name] = {key: value for key, value in job[name].items() if value is not None}
     if job["expires_at"] is not None:
         body["expires_at"] = job["expires_at"]
-    return body | {"config": escaped(job["config"])}
+    return body | {"config": escaped(_set(job["config"], job_schema(job["job_type"], providers)))}
 
 
 def _set(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a configuration without what secrets will stand for, and what is as when nothing is given."""
-    hidden = {place[0] for place, _ in secret_places(schema, config)}
-    defaults = {key: each.get("default") for key, each in schema.get("properties", {}).items()}
+    """Gives a configuration without what is as when nothing is given."""
+    known = schema.get("properties", {})
     return {
         key: value
         for key, value in config.items()
-        if key not in hidden and (key not in defaults or value != defaults[key])
+        if key not in known or "default" not in known[key] or value != known[key]["default"]
     }
 
 

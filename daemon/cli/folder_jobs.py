@@ -115,8 +115,13 @@ def schema_of(wanted: Wanted, providers: Sequence[Mapping[str, Any]]) -> Mapping
     """Gives the JSON Schema of a job's or an authorization's configuration, None where the daemon knows no such."""
     if wanted.kind == "authorization":
         return method_schema(wanted.body["provider"], wanted.body["method"], providers) or None
+    return job_schema(wanted.body["job_type"], providers) or None
+
+
+def job_schema(job_type: str, providers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Gives the JSON Schema of a job type's configuration, {} where the daemon knows no such."""
     kinds = (kind for provider in providers for kind in provider["job_types"])
-    return next((kind["schema"] for kind in kinds if kind["slug"] == wanted.body["job_type"]), None)
+    return next((kind["schema"] for kind in kinds if kind["slug"] == job_type), {})
 
 
 def method_schema(provider: str, method: str, providers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -15,6 +15,8 @@ from daemon.cli.yaml_text import dump
 PAGE = 1000
 #: So many characters of an id name a job, if only one has them.
 LEAST_PREFIX = 4
+#: So many of them stand in a narrow table.
+SHORT_ID = 8
 _ID = re.compile(r"[0-9a-f]{32}")
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import Any, TextIO
 
 import click
 
 from daemon.cli import completing, watching
 from daemon.cli.client import Client, segment
-from daemon.cli.job_words import PAGE, auth_id, auth_labels, facts, find_id, job_path, listed
+from daemon.cli.job_words import PAGE, SHORT_ID, auth_id, auth_labels, facts, find_id, job_path, listed
 from daemon.cli.output import client_of, remote, show_facts, show_json, show_rows
 from daemon.cli.watching import watch, watchable
 from daemon.model.job import JobState
 
+#: A terminal narrower than this shows what one looks for first, and the beginnings of ids.
+_WIDE = 150
+_NARROW_COLUMNS = ("id", "label", "type", "authorization", "status", "reason")
 _COLUMNS = ("id", "label", "provider", "type", "direction", "authorization", "status", "reason", "modified")
 
 
@@ -48,7 +53,11 @@ def list_(
             show_json(rows)
             return
         labels = auth_labels(client, rows)
-        show_rows([listed(row, labels) for row in rows], _COLUMNS, as_json=False, title="jobs")
+        narrow = sys.stdout.isatty() and shutil.get_terminal_size().columns < _WIDE
+        shown = [listed(row, labels) for row in rows]
+        if narrow:
+            shown = [row | {"id": row["id"][:SHORT_ID]} for row in shown]
+        show_rows(shown, _NARROW_COLUMNS if narrow else _COLUMNS, as_json=False, title="jobs")
         if len(rows) > 1:
             counts = {each: sum(row["state"] == each for row in rows) for each in JobState}
             click.echo(", ".join(f"{count} {each}" for each, count in counts.items() if count))

@@ -265,3 +265,22 @@ async def test_what_a_job_did_is_shown_and_done_again(tmp_path, open_daemon, she
             pass
         following.send_signal(signal.SIGINT)
         assert await following.wait() == 0
+
+
+async def test_a_narrow_terminal_shows_a_job_in_one_line_and_enough_of_its_id(tmp_path, open_daemon, shell):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        await shell.create("crm")
+        (job,) = await shell.json("job", "list")
+        ours, terminal = os.openpty()
+        process = await asyncio.create_subprocess_exec(
+            COHORTD, "job", "list", "--data-dir", tmp_path, stdout=terminal, env={**os.environ, "COLUMNS": "80"}
+        )
+        await process.wait()
+        os.close(terminal)
+        lines = os.read(ours, 4096).decode().splitlines()
+        os.close(ours)
+
+        assert len(lines) == 2
+        assert lines[1].split() == [job["id"][:8], "crm", "webhook_triggers", "-", "running"]
+        assert (await shell.json("job", "show", job["id"][:8]))["id"] == job["id"]

@@ -272,3 +272,12 @@ def test_what_is_written_is_read_as_it_was(value):
         return
 
     assert folder_jobs._filled(read, {}) == value
+
+
+def test_what_looks_like_a_variable_is_written_so_that_it_stays_text():
+    value = {"url": "http://x/${NAME}/$${NAME}", "list": ["${A}"]}
+    written = dump(folder_jobs.escaped(value))
+
+    assert "$${NAME}" in written
+    assert folder_jobs._filled(load(written), {"NAME": "n", "A": "a"}) == value
+    assert folder_jobs._filled({"url": "${NAME}"}, {"NAME": "n"}) == {"url": "n"}

@@ -219,7 +219,10 @@ def redeliver(
 @click.option("--send", is_flag=True, help="Send one sample.")
 @remote
 def dryrun(job_type: str, config: TextIO, auth: str | None, send: bool, as_json: bool, **where: Any) -> None:
-    """Shows what a job of JOB_TYPE would send; sends nothing, or with --send one sample. No job is made."""
+    """Shows what a job of JOB_TYPE would send; sends nothing, or with --send that one message. No job is made.
+
+    The exit status is 1 when the destination did not take the sample.
+    """
     from daemon.cli.jobs import read_config
 
     client = client_of(**where)
@@ -228,7 +231,19 @@ def dryrun(job_type: str, config: TextIO, auth: str | None, send: bool, as_json:
         body["auth_id"] = auth_id(client, auth)
     path = f"/v2/job/{segment(job_type)}/dryrun"
     told = client.call("POST", path, json=body, params={"send": 1 if send else None})
-    if as_json or not isinstance(told, dict):
+    sent = told.get("sent")
+    if as_json:
         show_json(told)
     else:
-        show_facts(told, as_json=False)
+        message = told["message"]
+        members = ", ".join(f"{count:,} in {slug}" for slug, count in told["members"].items())
+        show_facts({"members": members, "would be sent at once": told["would_send_now"]}, as_json=False)
+        click.echo()
+        click.echo("nobody is in these audiences, so there is no example" if message is None else "one of them:")
+        if message is not None:
+            show_json(message)
+        if sent is not None:
+            click.echo()
+            show_facts({name: value for name, value in sent.items() if value is not None}, as_json=False)
+    if sent is not None and sent["outcome"] != "delivered":
+        raise SystemExit(1)

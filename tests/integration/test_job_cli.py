@@ -284,3 +284,28 @@ async def test_a_narrow_terminal_shows_a_job_in_one_line_and_enough_of_its_id(tm
         assert len(lines) == 2
         assert lines[1].split() == [job["id"][:8], "crm", "webhook_triggers", "-", "running"]
         assert (await shell.json("job", "show", job["id"][:8]))["id"] == job["id"]
+
+
+async def test_a_dry_run_shows_the_message_and_with_send_sends_that_one(tmp_path, open_daemon, shell, open_receiver):
+    async with open_daemon(tmp_path) as opened, open_receiver() as receiver:
+        await define(opened)
+        config = orjson.dumps({"audiences": ["vip"], "url": receiver.address}).decode()
+        words = ("job", "dryrun", "webhook_triggers", "--config", "-")
+        nobody = await shell(*words, stdin=config)
+        await opened.post("/collect/json/web", [{"user_id": "ann", "plan": "gold"}], ok=True)
+        await opened.daemon.services.pipeline.drain()
+
+        shown = await shell(*words, stdin=config)
+        untouched = len(receiver.requests)
+        sent = await shell(*words, "--send", stdin=config)
+        receiver.status = 404
+        refused = await shell(*words, "--send", stdin=config, status=1)
+
+        assert "nobody is in these audiences" in nobody
+        assert "1 in vip" in shown
+        assert '"user_id": "ann"' in shown
+        assert untouched == 0
+        assert receiver.events == [("vip", "enter")]
+        assert ["outcome", "delivered"] in [line.split() for line in sent.splitlines()]
+        assert ["status", "404"] in [line.split() for line in refused.splitlines()]
+        assert await shell.json("job", "list") == []

@@ -78,6 +78,7 @@ class Vault:
         self._keys: dict[str, Key] = {}
         self._current: Key | None = None
         self._looked_at = float("-inf")
+        self._makes = True
         self.path: Path | None = None
         self.source = ""
         self.problem = ""
@@ -91,6 +92,16 @@ class Vault:
             log.get().error("vault_key_refused", source=self.source, error=self.problem)
         else:
             log.get().info("vault_opened", source=self.source, key=self.key_id, older=self.older)
+        for path in dict.fromkeys((self._own, *((self.path,) if self.path is not None else ()))):
+            _tell_exposed(path)
+        return self
+
+    @classmethod
+    def seen(cls, data_dir: Path, settings: Settings) -> Vault:
+        """Reads the keys and makes none; for whoever only looks."""
+        self = cls(data_dir, settings)
+        self._makes = False
+        self.look()
         return self
 
     @property
@@ -219,10 +230,17 @@ class Vault:
             return _parse(self._settings.key.get_secret_value(), self.source)
         self.path = self._own
         self.source = str(self._own)
-        if not self._own.exists():
+        if not self._own.exists() and self._makes:
             _write(self._own, [Key(secrets.token_bytes(KEY_BYTES))])
             log.get().warning("vault_key_made", path=str(self._own))
         return _parse(_content(self._own), self.source)
+
+
+def _tell_exposed(path: Path) -> None:
+    with suppress(OSError):  # not there
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            log.get().warning("vault_key_exposed", path=str(path), mode=f"{mode:o}")
 
 
 def _parse(text: str, source: str) -> list[Key]:
@@ -259,14 +277,11 @@ def _decode(word: str) -> bytes | None:
 def _content(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
             content = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise VaultError(f"{path} cannot be read: {error.strerror or error}") from None
     if len(content) > LARGEST_BYTES:
         raise VaultError(f"{path} has more than {LARGEST_BYTES} bytes, which is no file of keys")
-    if mode & 0o077 and path.parent != Path(os.environ.get("CREDENTIALS_DIRECTORY", "")):
-        log.get().warning("vault_key_exposed", path=str(path), mode=f"{mode & 0o777:o}")
     try:
         return content.decode("ascii")
     except UnicodeDecodeError:

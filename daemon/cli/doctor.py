@@ -21,7 +21,8 @@ from daemon import clock, lock
 from daemon import settings as settings_module
 from daemon.cli import options
 from daemon.settings import Settings
-from daemon.store import migrate
+from daemon.store import auths, migrate
+from daemon.vault import Vault
 
 Verdict = Literal["ok", "warning", "failed"]
 
@@ -64,6 +65,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _environment()
     yield from _sqlite()
     yield from _directory(settings.data_dir)
+    yield _vault(settings)
     yield from _clock()
     yield from _listeners(settings)
 
@@ -103,6 +105,28 @@ def _directory(directory: Path) -> Iterator[Finding]:
     yield Finding("daemon", "ok", f"runs as process {process}" if process else "does not run")
     yield _database(directory / "events.db", "events")
     yield _database(directory / "state.db", "state")
+
+
+def _vault(settings: Settings) -> Finding:
+    """Looks for the key of the sealed authorizations, and whether it opens them."""
+    vault = Vault.seen(settings.data_dir, settings)
+    path = settings.data_dir / "state.db"
+    used: dict[str, int] = {}
+    try:
+        if path.exists():
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                used = auths.keys_used(db)
+    except sqlite3.Error:
+        pass  # of an older version: no authorizations yet; what else is wrong with it, the line about it says
+    missing = {key: count for key, count in used.items() if key not in vault.known}
+    if missing:
+        keys = ", ".join(f"{count} under key {key}" for key, count in missing.items())
+        return Finding("vault", "warning", f"secrets that cannot be opened: {keys}; put the key back: {vault.source}")
+    if vault.key_id:
+        return Finding("vault", "ok", f"key {vault.key_id} of {vault.source} opens {sum(used.values())} secrets")
+    if vault.path is not None and not vault.path.exists() and settings.vault.key_file is None:
+        return Finding("vault", "ok", f"no key yet; the first start makes {vault.path}")
+    return Finding("vault", "warning", vault.problem)
 
 
 def _parent(directory: Path, there: Path) -> Iterator[Finding]:

@@ -173,3 +173,27 @@ async def test_the_key_is_replaced_beside_a_daemon_and_without_one(tmp_path, ope
     assert SECRET == opened.credentials.token.get_secret_value()
     assert "put it back, or make these authorizations anew" in lost
     assert "is no data directory" in nowhere
+
+
+async def test_the_doctor_says_whether_the_key_is_there_and_makes_none(tmp_path, open_daemon, shell):
+    async def vault():
+        process = await asyncio.create_subprocess_exec(COHORTD, "doctor", "--json", "--data-dir", tmp_path, stdout=PIPE)
+        output, _ = await process.communicate()
+        return next((each["verdict"], each["text"]) for each in orjson.loads(output) if each["subject"] == "vault")
+
+    before = await vault()
+    made_by_looking = (tmp_path / "vault.key").exists()
+    async with open_daemon(tmp_path):
+        await shell("create", "webhook", "bearer", "--label", "x", "--stdin", "token", stdin=SECRET)
+        (tmp_path / "vault.key").chmod(0o644)
+        there = await vault()
+    (tmp_path / "vault.key").write_text("broken")
+    broken = await vault()
+    (tmp_path / "vault.key").unlink()
+    lost = await vault()
+
+    assert ("ok", False) == (before[0], made_by_looking)
+    assert "the first start makes" in before[1]
+    assert "opens 1 secrets" in there[1]
+    assert ["warning", "warning"] == [broken[0], lost[0]]
+    assert "put the key back" in lost[1]

@@ -272,19 +272,25 @@ def _show(client: Client, job: dict[str, Any], *, as_json: bool) -> None:
 
 def _follow(client: Client, path: str, job: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
     """Shows what a run has done until it has ended; Ctrl-C leaves it running."""
+    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True, disable=as_json
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=as_json,
     )
     with bar:
         task = bar.add_task("running", total=None)
         while job["state"] == "running":
             watching.pause(0.5)
-            done = client.call("GET", f"{path}/metrics")
-            words = ", ".join(
-                f"{done[name]:,} {name}" for name in ("added", "removed", "omitted", "failed") if done.get(name)
-            )
+            newest = client.call("GET", f"{path}/runs", params={"limit": 1})
+            done = newest[0] if newest else {}
+            counts = ("added", "removed", "omitted", "failed")
+            words = ", ".join(f"{done[name]:,} {name}" for name in counts if done.get(name))
             bar.update(task, description=f"running: {words or 'nothing yet'}")
             job = client.call("GET", path)
     return job

@@ -309,3 +309,35 @@ async def test_a_dry_run_shows_the_message_and_with_send_sends_that_one(tmp_path
         assert ["outcome", "delivered"] in [line.split() for line in sent.splitlines()]
         assert ["status", "404"] in [line.split() for line in refused.splitlines()]
         assert await shell.json("job", "list") == []
+
+
+async def test_a_run_is_waited_for_and_its_failure_is_the_commands(tmp_path, open_daemon, shell):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "people.csv").write_text("user_id,plan\nann,gold\n")
+    config = orjson.dumps({"stream": "web", "folder": str(tmp_path / "in"), "prefix": "people"}).decode()
+    words = ("job", "create", "files_import", "--label", "in", "--config", "-", "--frequency", "daily", "--at", "02:30")
+    async with open_daemon(tmp_path / "data") as opened:
+        shell.data_dir = tmp_path / "data"
+        await define(opened)
+        made = await shell.json(*words, "--every", 2, "--zone", "Europe/Berlin", stdin=config)
+        await until_at_rest(opened, made["id"])
+
+        waited = await shell.json("job", "run", "in", "--wait")
+        runs = await shell.json("job", "runs", "in")
+        shown = await shell("job", "show", "in")
+        (tmp_path / "in" / "people.csv").unlink()
+        (tmp_path / "in").rmdir()
+        (tmp_path / "in").write_text("no folder any more")
+        failed = await shell.json("job", "run", "in", "--wait", status=1)
+
+        assert (waited["state"], waited["sleep_cause"]) == ("sleeping", "schedule")
+        assert len(runs) == 2
+        assert "every 2 days at 02:30 Europe/Berlin" in shown
+        assert "sleeping until " in shown
+        assert failed["state"] == "failed" or failed["sleep_cause"] == "error"
+
+
+async def until_at_rest(opened, job_id):
+    async with asyncio.timeout(20):
+        while (await opened.get(f"/v2/job/{job_id}", ok=True)).data["state"] == "running":
+            await asyncio.sleep(0)  # (each turn asks the daemon, which is what is waited for)

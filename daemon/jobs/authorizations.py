@@ -24,7 +24,7 @@ from daemon.jobs.checking import LONGEST_REASON, Verdict, ask
 from daemon.jobs.credentials import Given, InvalidError
 from daemon.jobs.limiter import Limiter
 from daemon.jobs.opening import OpenedAuth, Prepared
-from daemon.jobs.requests import Requests
+from daemon.jobs.requests import Requests, showing_statuses
 from daemon.jobs.rotation import Rotation, place, rotate
 from daemon.model.authorization import Health, Unit, next_check
 from daemon.model.refusal import Conflict, NotFound, Refused
@@ -95,7 +95,8 @@ class Authorizations:
             asyncio.create_task(self._again(self.check_due, LOOK_S), name="authorizations: check"),
         ]
         try:
-            yield self
+            with showing_statuses(self._health):
+                yield self
         finally:
             with anyio.CancelScope(shield=True):
                 for task in tasks:

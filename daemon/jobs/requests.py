@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import prometheus_client
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from daemon import clock
 from daemon.metrics import REGISTRY
+from daemon.model.authorization import Health
 from daemon.store import auths
 from daemon.store.database import Database
 
@@ -20,6 +24,31 @@ _REQUESTS = prometheus_client.Counter(
     ["authorization"],
     registry=REGISTRY,
 )
+
+
+class _Statuses(Collector):
+    def __init__(self, health: Mapping[str, Health]) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "cohortd_authorizations", "Authorizations, by what was last found out of them.", labels=["status"]
+        )
+        counts = Counter(self._health.values())
+        for health in Health:
+            family.add_metric([health], counts[health])
+        yield family
+
+
+@contextmanager
+def showing_statuses(health: Mapping[str, Health]) -> Iterator[None]:
+    """Shows in `/metrics` how many authorizations are in which status, until left."""
+    statuses = _Statuses(health)
+    REGISTRY.register(statuses)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(statuses)
 
 
 class Noted(NamedTuple):

@@ -411,7 +411,9 @@ async def test_what_runs_meet_sets_the_health(tmp_path, open_daemon, runs):
             authorizations.met(made["id"], None)
             healed = (await daemon.get(f"/v2/auth/{made['id']}")).data
             authorizations.met("gone", AuthError("no"))
+            metrics = (await daemon.get("/metrics")).content.decode()
 
+    assert 'cohortd_authorizations{status="healthy"} 1.0' in metrics
     assert ("unhealthy", "401 from the shop") == (refused["status"], refused["reason"])
     assert refused == {**still, "last_used": refused["last_used"]}
     assert ("healthy", "") == (healed["status"], healed["reason"])

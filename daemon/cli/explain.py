@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from daemon.cli.client import segment
+from daemon.cli.client import Client, segment
+from daemon.cli.job_words import job_path, moment
 from daemon.cli.output import cell, client_of, remote, show_json, show_rows
 
 
 @click.command("explain")
-@click.argument("words", nargs=-1, required=True, metavar="[SLUG] FIELD VALUE")
+@click.argument("words", nargs=-1, required=True, metavar="[SLUG | delivery JOB] FIELD VALUE [AUDIENCE]")
 @click.option("--field", "name", help="Say what made the value of this field instead; without SLUG.")
 @click.option("--limit", type=click.IntRange(0, 1000), help="Transitions, or events of a field, to show at most.")
 @click.option(
@@ -23,6 +24,8 @@ def explain(
 ) -> None:
     """Says why the person FIELD = VALUE is, or is not, in the audience SLUG, and how that came.
 
+    `explain delivery JOB FIELD VALUE [AUDIENCE]` says why the person was, or was not, sent by a job, and what to do.
+
     With --field NAME: which events, by which queries, made the value of that field of the person.
     """
     client = client_of(**where)
@@ -32,6 +35,9 @@ def explain(
         client.timeout_s = seconds + 60.0
         path = f"/v2/entity/user/{segment(words[0])}/{segment(words[1])}/explain-field/{segment(name)}"
         _tell_field(client.call("GET", path, params={"limit": limit, "seconds": seconds}), as_json=as_json)
+        return
+    if words[0] == "delivery" and len(words) in (4, 5):
+        _tell_delivery(client, *words[1:], as_json=as_json)
         return
     if len(words) != 3:
         raise click.UsageError("give SLUG FIELD VALUE: the audience, and the identity that names the person")
@@ -52,6 +58,26 @@ def explain(
     for node in found["next_flip_by"]:
         click.echo(f"  {node['text']} is {_truth(node)} then")
     _tell_history(found)
+
+
+def _tell_delivery(
+    client: Client, job: str, field: str, value: str, audience: str | None = None, *, as_json: bool
+) -> None:
+    path = job_path(client, job, f"/explain/{segment(field)}/{segment(value)}")
+    found = client.call("GET", path, params={"audience": audience})
+    if as_json:
+        show_json(found)
+        return
+    reason = f": {found['reason']}" if found["reason"] else ""
+    click.echo(f"job {found['label'] or found['job']} is {found['state']}{reason}")
+    for each in found["audiences"]:
+        click.echo(f"\n{each['audience']}: {each['verdict'].replace('_', ' ')}")
+        click.echo(f"  {each['because']}")
+        click.echo(f"  what to do: {each['do']}")
+    rows = [row | {"at": moment(row["at"])} for row in found["attempts"]]
+    if rows:
+        click.echo("\nattempts:")
+        show_rows(rows, ("id", "at", "outcome", "status", "attempt", "to", "answer"), as_json=False)
 
 
 def _tell_history(found: Any) -> None:

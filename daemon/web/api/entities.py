@@ -64,8 +64,9 @@ async def get_by_any(request: web.Request) -> object:
 
 
 def _schema(request: web.Request) -> Schema:
-    if request.match_info["table"] != TABLE:
-        raise ApiError(404, f"there is no table {request.match_info['table'][:200]!r}; profiles are in {TABLE!r}")
+    table = request.match_info.get("table", TABLE)
+    if table != TABLE:
+        raise ApiError(404, f"there is no table {table[:200]!r}; profiles are in {TABLE!r}")
     return request.app[SERVICES].pipeline.definitions.schema
 
 

@@ -20,6 +20,7 @@ from connectors.sdk.run import Credentials
 from connectors.sdk.secret import Secret
 from daemon import clock, log
 from daemon.jobs import credentials as values
+from daemon.jobs import metrics
 from daemon.jobs.checking import LONGEST_REASON, Verdict, ask
 from daemon.jobs.credentials import Given, InvalidError
 from daemon.jobs.limiter import Limiter
@@ -308,6 +309,7 @@ class Authorizations:
 
     def requested(self, auth_id: str) -> None:
         """Counts one API request."""
+        metrics.API_REQUESTS.inc()
         self._requests.made(auth_id)
 
     def met(self, auth_id: str, error: Exception | None) -> None:

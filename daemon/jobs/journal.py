@@ -21,6 +21,7 @@ import orjson
 
 from connectors.sdk.run import Attempt
 from daemon import clock, log
+from daemon.jobs import metrics
 from daemon.model import codes
 from daemon.model.subscription import Outcome
 from daemon.settings import Settings
@@ -146,6 +147,7 @@ class Journal:
         """Notes how a run ended, and why."""
         reason = reason[:LONGEST_TEXT]
         self._keep(self._runs, lambda db: stored.end_run(db, job_id, run_id, ended_us, outcome, reason))
+        metrics.RUNS.labels(outcome).inc()
         sums = self._sums.pop((job_id, run_id), (0, 0, 0, 0))
         if outcome == "done":
             facts = dict(zip(("added", "removed", "omitted", "failed"), sums, strict=True))
@@ -190,6 +192,7 @@ class Journal:
 
         `counts` is what it adds to the activity: added, removed, omitted, failed. `sample` is a message, not redacted.
         """
+        metrics.DELIVERIES.labels(outcome.value).inc()
         self._last_delivery += 1
         shown = None if sample is None or not self.samples else redacted(sample)
         row: list[object] = [

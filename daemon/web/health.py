@@ -7,6 +7,7 @@ from prometheus_client.exposition import generate_latest as plain
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
+from daemon.jobs import metrics as job_metrics
 from daemon.metrics import REGISTRY
 from daemon.web import auth
 from daemon.web.body import ApiError
@@ -48,6 +49,7 @@ async def metrics(request: web.Request) -> object:
     """
     if not request.app[SERVICES].settings.server.metrics_public:
         await auth.require(request, "read")
+    await job_metrics.refresh(request.app[SERVICES].state)
     if "application/openmetrics-text" in request.headers.get("Accept", ""):
         return web.Response(
             body=openmetrics(REGISTRY),  # type: ignore[no-untyped-call]  # as the library has it

@@ -345,3 +345,20 @@ async def test_a_run_that_a_kill_cut_off_is_shown_as_interrupted(tmp_path, start
                 await asyncio.sleep(0.02)
 
     assert [None, "interrupted"] == [each["outcome"] for each in runs]
+
+
+async def test_metrics_tell_of_jobs_runs_deliveries_and_authorizations(tmp_path, open_daemon, open_receiver):
+    async with open_daemon(tmp_path, jobs=QUICK) as daemon, open_receiver() as receiver:
+        await define(daemon)
+        job = await webhook(daemon, receiver.address)
+        await visit(daemon, "ann")
+        await delivered(daemon, job)
+        await daemon.post(f"/v2/job/{job}/pause", ok=True)
+        lines = (await daemon.get("/metrics", ok=True)).content.decode().splitlines()
+
+    assert 'cohortd_jobs{state="paused"} 1.0' in lines
+    assert 'cohortd_authorizations{status="unhealthy"} 0.0' in lines
+    names = {each.split(" ")[0] for each in lines}
+    assert {'cohortd_deliveries_total{outcome="delivered"}', "cohortd_api_requests_total"} <= names
+    assert 'cohortd_job_runs_total{outcome="cancelled"}' in names
+    assert not [each for each in lines if "ann@" in each]

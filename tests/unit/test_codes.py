@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from connectors.sdk.declare import SYSTEM_VERBS
 from daemon.model import codes
@@ -23,3 +24,11 @@ def test_every_code_is_explained():
 
 def test_alerts_can_name_every_verb_and_no_other():
     assert sorted(SYSTEM_VERBS) == sorted({verb for verbs in codes.VERBS.values() for verb in verbs})
+
+
+def test_the_readme_explains_every_code():
+    readme = (Path(__file__).parents[2] / "daemon" / "README.md").read_text("utf-8")
+
+    assert [] == [
+        name for name, each in codes.CODES.items() if f"| `{name}` | {each.level} | {each.means} |" not in readme
+    ]

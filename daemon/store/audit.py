@@ -11,7 +11,8 @@ import orjson
 ADD = """INSERT INTO audit (at_us, actor, actor_label, action, subject, facts, request_id)
     VALUES (?1, ?2, coalesce((SELECT label FROM token WHERE id = ?2), ?3), ?4, ?5, ?6, ?7)"""
 PAGE = """SELECT id, at_us, actor, actor_label, action, subject, facts, request_id FROM audit
-    WHERE id < ?1 AND (?2 IS NULL OR subject = ?2) AND (?3 IS NULL OR actor = ?3 OR actor_label = ?3)
+    WHERE id < ?1 AND (?2 IS NULL OR subject = ?2 OR substr(subject, 1, length(?2) + 1) = ?2 || '/')
+    AND (?3 IS NULL OR actor = ?3 OR actor_label = ?3)
     AND (?4 IS NULL OR action = ?4) AND at_us >= ?5 AND at_us < ?6 ORDER BY id DESC LIMIT ?7"""
 
 

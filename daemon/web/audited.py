@@ -12,7 +12,7 @@ from daemon.web.services import SERVICES
 #: Facts that a handler adds to the entry of its request; never a secret.
 FACTS = web.RequestKey("FACTS", dict[str, object])
 #: What of a reply tells what was changed.
-_SHOWN = ("id", "slug", "alias", "label", "state", "job_type", "provider", "method", "version", "queued")
+_SHOWN = ("id", "slug", "alias", "label", "state", "job_type", "provider", "method", "version", "queued", "dryrun")
 
 
 def note(request: web.Request, **facts: object) -> None:
@@ -41,7 +41,7 @@ def _subject(request: web.Request) -> str:
     resource = request.match_info.route.resource
     if resource is None:
         return request.path
-    path = resource.canonical
+    path = resource.canonical.replace("/{job_type}", "")
     for name, value in request.match_info.items():
         path = path.replace("{" + name + "}", "…" if name == "value" else value)
     return path

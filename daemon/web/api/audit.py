@@ -30,7 +30,7 @@ def routes() -> list[web.RouteDef]:
     query=PAGED
     | TIMES
     | {
-        "subject": "what was changed: the path of the request",
+        "subject": "what was changed: the path of the request, such as /v2/job/ID; what is below it too",
         "actor": "id or label of a token; control: over the control socket; local: a command beside the daemon",
         "action": "the name of the change",
     },

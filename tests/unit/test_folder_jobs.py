@@ -262,7 +262,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.text(), _VALUES, max_size=4))
 def test_what_is_written_is_read_as_it_was(value):
     try:

@@ -307,6 +307,16 @@ def halves(db: sqlite3.Connection) -> dict[int, dict[int, list[Half]]]:
     return found
 
 
+def halves_of(db: sqlite3.Connection, keys: Iterable[Key]) -> list[tuple[int, str]]:
+    """Gives the halves of splits with any of these keys: when (µs), and the profile's text as the history keeps it."""
+    asked, found = set(keys), []
+    for _, text in db.execute(SPLITS).fetchall():
+        body = orjson.loads(text)
+        kept = [half for half in body.get("halves", ()) if half is not None and asked.intersection(_keys_in(half))]
+        found += [(body["at_us"], half) for half in kept]
+    return found
+
+
 def kept_out(db: sqlite3.Connection) -> dict[str, list[Span]]:
     """Gives by hash when keys were kept out of events: from behind, and up to, positions by lane (None: still)."""
     found: dict[str, list[Span]] = {}

@@ -17,12 +17,12 @@ import orjson
 from daemon import clock
 from daemon.ingest.definitions import Definitions
 from daemon.ingest.person import Found, PersonEvents
-from daemon.store import events, person_triggers
+from daemon.store import erasures, events, person_triggers
 from daemon.store.database import Database
 from daemon.store.events import LANES
 from daemon.store.person_triggers import PersonMembership, PersonTrigger, Sender
 from streams.person import Texts, keys_of
-from streams.profile import Profile
+from streams.profile import Profile, load
 from streams.profile_view import output, shown_value
 
 README: Final = """\
@@ -37,6 +37,7 @@ events.ndjson       Every event in the log that made this profile, and every eve
                     the person; one JSON object a line, in the order of their coming. "found_by" says which of the two;
                     "shared" says that the event is about somebody else as well. Events older than the log's retention
                     ({days:g} days) are not there any more; what they made is in profile.json.
+splits.json         What the person's profile was when it was split from another, as far as the history keeps it.
 memberships.json    The audiences that the person is in, and those that it was in.
 triggers.ndjson     Each enter and exit that the log of triggers still has, one JSON object a line.
 deliveries.ndjson   Which job sends which of these triggers, and whether it is done with it. What a destination has
@@ -87,6 +88,9 @@ class Archive:
         async for chunk in self._entry("README.txt", _once(text.encode())):
             yield chunk
         async for chunk in self._entry("profile.json", _once(_pretty(self._profile_shown()))):
+            yield chunk
+        halves = await self._state.read(partial(erasures.halves_of, keys=self._profile.all_keys()))
+        async for chunk in self._entry("splits.json", _once(_pretty([self._half(*each) for each in halves]))):
             yield chunk
         found = await self._state.read(partial(person_triggers.memberships, profile_id=self._profile.id))
         async for chunk in self._entry("memberships.json", _once(_pretty([_membership(each) for each in found]))):
@@ -139,6 +143,11 @@ class Archive:
                 for reason, field, _, lane, position, received_us, times in memory.get("r", {}).get("l", ())
             ],
         }  # fmt: skip
+
+    def _half(self, at_us: int, text: str) -> dict[str, Any]:
+        schema = self._definitions.schema
+        half = load(schema, self._profile.id, text)
+        return {"at": clock.from_us(at_us), "keys": half.keys, "fields": output(half, schema, meta=False)}
 
     async def _triggers(self, rows: Any) -> AsyncIterator[bytes]:
         spans = await self._state.read(person_triggers.spans)

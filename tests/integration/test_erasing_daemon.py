@@ -143,8 +143,10 @@ async def test_an_archive_has_all_that_is_held_of_a_person(tmp_path, open_daemon
             assert archive.testzip() is None
             content = {name: archive.read(name) for name in archive.namelist()}
         assert list(content) == [
-            "README.txt", "profile.json", "memberships.json", "triggers.ndjson", "deliveries.ndjson", "events.ndjson",
+            "README.txt", "profile.json", "splits.json", "memberships.json", "triggers.ndjson", "deliveries.ndjson",
+            "events.ndjson",
         ]  # fmt: skip
+        assert orjson.loads(content["splits.json"]) == []
         for name in list(content)[1:]:
             assert name in content["README.txt"].decode()
         profile = orjson.loads(content["profile.json"])
@@ -169,6 +171,24 @@ async def test_an_archive_has_all_that_is_held_of_a_person(tmp_path, open_daemon
         deliveries = [orjson.loads(line) for line in content["deliveries.ndjson"].splitlines()]
         assert [each["label"] for each in deliveries] == ["news"] * 3
         assert {each["state"] for each in deliveries} <= {"done", "waiting"}
+
+
+async def test_an_archive_has_what_a_split_has_kept_of_the_person(tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        for each in ({"email": ANN, "plan": "x"}, {"user_id": "a", "plan": "y"}, {"user_id": "a", "email": ANN}):
+            await opened.post("/collect/json/web", each, ok=True)
+            await settled(opened)
+        await opened.post("/v2/entity/user/user_id/a/split", {"keys": [["email", ANN]]}, ok=True)
+        await opened.post("/collect/json/web", {"email": ANN, "plan": "later"}, ok=True)
+        await settled(opened)
+
+        answer = await opened.get(f"/v2/entity/user/email/{ANN}/export", ok=True)
+
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            (half,) = orjson.loads(archive.read("splits.json"))
+            assert b"user_id" not in archive.read("splits.json")
+        assert (half["keys"], half["fields"]) == ({"email": [ANN]}, {"email": ANN, "plan": "x"})
 
 
 async def test_the_commands_erase_show_admit_and_export(tmp_path, open_daemon):

@@ -131,9 +131,13 @@ def _unite(
     )
 
 
-def _age(profile: Profile) -> tuple[int, Key]:
-    """What makes of two profiles the older one: nothing that a replay without the erased could not know."""
-    return profile.meta[CREATED], profile.home or ("", "")
+def _age(profile: Profile) -> tuple[int, bool, int, Key]:
+    """What makes of two profiles the older one, the same in a replay without the erased.
+
+    Ids keep their order there, but for halves of splits.
+    """
+    half = bool(stitches.origins(profile))
+    return profile.meta[CREATED], half, 0 if half else profile.id, profile.home or ("", "")
 
 
 def _without(values: list[tuple[str, Value]], refused: list[Refusal]) -> list[tuple[str, Value]]:

@@ -164,8 +164,8 @@ async def test_tombstones_hold_after_a_restart_and_have_no_plain_value(tmp_path,
 async def test_with_allow_return_only_what_was_there_before_is_kept_out(tmp_path, open_ingest):
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(QUERY)
-        await ingest.take({"user_id": "a", "plan": "old"})
-        await ingest.append({"user_id": "a", "plan": "waiting"}, lane="bulk")
+        await ingest.take({"user_id": "a", "plan": "plan-of-old"})
+        await ingest.append({"user_id": "a", "plan": "plan-that-waits"}, lane="bulk")
 
         await ingest.pipeline.erase("user_id", "a", allow_return=True)
         await ingest.take({"user_id": "a", "plan": "new"})
@@ -173,7 +173,7 @@ async def test_with_allow_return_only_what_was_there_before_is_kept_out(tmp_path
 
         (body,) = await ingest.rows("SELECT body FROM profile")
         assert "new" in body[0]
-        assert in_files(tmp_path, "waiting", "old") == []
+        assert in_files(tmp_path, "plan-that-waits", "plan-of-old") == []
         assert await ingest.rows("SELECT * FROM tombstone") == []
     await same(tmp_path)
 

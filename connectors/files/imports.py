@@ -33,6 +33,8 @@ from connectors.sdk.imports import Difference, ImportRun
 REMEMBERED = 200
 #: Rows that were compared and not changed after which the place is stored all the same.
 UNCHANGED_ROWS = 5000
+#: How often a run says how far it is, in microseconds.
+TELL_US = 3_000_000
 
 
 class FilesImport(Import):
@@ -288,6 +290,7 @@ class _Import:
         self._progress = replace(progress, identity=source.identity)
         stored = progress.mark.row
         checked = False
+        told_us = self._run.now_us()
         while (rows := await source.step()) is not None:
             if not checked and source.form == "csv" and source.columns:
                 self._check_columns(source.columns)
@@ -300,6 +303,10 @@ class _Import:
             if rows.rows or rows.refusals or rows.mark.row - stored >= UNCHANGED_ROWS:
                 await self._run.emit(rows.rows, self._progress.as_json(), lines=rows.lines, refused=rows.refusals)
                 stored = rows.mark.row
+            if self._run.now_us() - told_us > TELL_US:
+                told_us = self._run.now_us()
+                await self._run.tell(f"reads {source.name}: {rows.mark.row:,} rows so far")
+        await self._run.tell("")
         if difference is not None:
             await difference.complete()
 

@@ -64,6 +64,11 @@ class Source:
         self.identity = Identity(0, 0, 0)
 
     @property
+    def name(self) -> str:
+        """The file's name."""
+        return self._path.name
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns, as far as they are known."""
         return () if self._reader is None else self._reader.columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -51,3 +53,21 @@ def test_a_backlog_of_a_million_over_a_million_profiles_is_taken_in_with_flat_me
     assert ready_s < 10
     assert max(seen) < MOST_BYTES, f"{max(seen):,} bytes"
     assert size > 0
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(3600)
+def test_ten_million_rows_are_compared_with_those_of_the_day_before_in_bounded_memory(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("compare.py")
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "10000000"],
+        check=True,
+        capture_output=True,
+        cwd=root,
+        env={"PYTHONPATH": str(root)},
+    )
+    found = json.loads(done.stdout)
+
+    assert (found["first"], found["second"]) == (10_000_000, 100)
+    assert found["grown_bytes"] < 100_000_000, found

@@ -81,6 +81,9 @@ class Control:
     def count(self, **_):
         pass
 
+    async def tell(self, reason):
+        pass
+
 
 async def go(folder, sink, now_us=NOW, *, repeats=False, **config):
     accepted = FilesImport(stream="people", folder=str(folder), **config)

@@ -24,6 +24,7 @@ import orjson
 
 from daemon.bus.bus import Bus
 from daemon.jobs.jobs import Jobs
+from daemon.jobs.journal import Journal
 from daemon.jobs.parts import Parts
 from daemon.settings import Settings
 from daemon.store.database import Database
@@ -83,8 +84,10 @@ async def run(triggers: int, per_second: float, *, hanging: bool) -> None:
         )
         _, address = await stack.enter_async_context(receiver())
         stuck, stuck_address = await stack.enter_async_context(receiver())
-        bus = await stack.enter_async_context(Bus.open(state, lambda: DEFINITIONS, Settings()))
-        jobs = await stack.enter_async_context(Jobs.open(state, Parts(bus), Settings(data_dir=folder)))
+        journal = await stack.enter_async_context(Journal.open(state, Settings()))
+        bus = await stack.enter_async_context(Bus.open(state, lambda: DEFINITIONS, Settings(), journal))
+        parts = Parts(bus, journal=journal)
+        jobs = await stack.enter_async_context(Jobs.open(state, parts, Settings(data_dir=folder)))
         await jobs.create("webhook_triggers", {"audiences": ["a1"], "url": f"{address}/ok"})
         if hanging:
             stuck.send_signal(signal.SIGSTOP)

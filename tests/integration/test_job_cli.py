@@ -194,8 +194,8 @@ async def test_tab_offers_what_a_running_daemon_has(tmp_path, open_daemon, shell
             for words in (
                 ("audience", "show", "v"),
                 ("query", "show", ""),
-                ("job", "create", "web"),
-                ("job", "list", "--provider", ""),
+                ("job", "create", "webhook_t"),
+                ("job", "list", "--provider", "webh"),
             )
         ]
 
@@ -203,7 +203,7 @@ async def test_tab_offers_what_a_running_daemon_has(tmp_path, open_daemon, shell
         assert ids["two words"] in every_job
         assert "twin" not in every_job
         assert len(every_job) == 5
-        assert others == [["vip"], ["shop"], ["webhook_triggers"], ["files", "webhook"]]
+        assert others == [["vip"], ["shop"], ["webhook_triggers"], ["webhook"]]
 
 
 async def complete(data_dir, *words):

@@ -52,6 +52,9 @@ ABSORBED = """SELECT DISTINCT profile_id FROM trigger
     WHERE profile_body IS NOT NULL AND merged_into IN (SELECT value FROM json_each(?))"""
 FORGET_SNAPSHOTS = """UPDATE trigger SET profile_body = NULL WHERE profile_body IS NOT NULL AND id <= ?2
     AND profile_id IN (SELECT value FROM json_each(?1))"""
+# What destinations said may repeat what they got.
+FORGET_ANSWERS = """UPDATE delivery SET answer = '', sample = NULL WHERE id IN (SELECT delivery FROM delivery_message
+    WHERE profile_id IN (SELECT value FROM json_each(?)))"""
 DELIVERED = "UPDATE erasure SET state = 'cleaning', snapshots = ?2 WHERE id = ?1 AND state = 'delivering'"
 DONE = "UPDATE erasure SET state = 'done', finished_us = ?2 WHERE id = ?1 AND state = 'cleaning'"
 ADMITTED = "UPDATE erasure SET admitted_us = ?2 WHERE id = ?1 AND admitted_us IS NULL"
@@ -338,6 +341,7 @@ def _keys_in(text: str) -> tuple[Key, ...]:
 def delivered(db: sqlite3.Connection, erasure: Erasure) -> None:
     """Takes the last fields away that the exits carried: every destination has them."""
     gone = db.execute(FORGET_SNAPSHOTS, (_json(erasure.profiles), erasure.last_trigger)).rowcount
+    db.execute(FORGET_ANSWERS, (_json(erasure.profiles),))
     db.execute(DELIVERED, (erasure.id, gone))
 
 

@@ -297,12 +297,26 @@ async def test_last_fields_go_when_every_destination_has_the_exits(tmp_path, ope
             assert await eraser.work()
             assert (await status(ingest)).state == "delivering"
             assert len(await ingest.rows("SELECT 1 FROM trigger WHERE profile_body IS NOT NULL")) == 2
+            await ingest.state.write(_deliver_with_an_answer)
             floor = 4
             await finish(ingest, lambda: floor)
+            assert await ingest.rows("SELECT answer, sample FROM delivery ORDER BY id") == [("", None), ("no", "{}")]
 
         assert (await status(ingest)).snapshots == 2
         assert in_files(tmp_path, ANN) == []
     await same(tmp_path)
+
+
+def _deliver_with_an_answer(db):
+    # The destination repeats in its answer whom it refused.
+    for number, profile, answer in ((1, 1, f"no {ANN}"), (2, 99, "no")):
+        db.execute(
+            "INSERT INTO delivery VALUES (?, 'j', 'r', 1, 'omitted', 1, 'h', 1, 400, ?, 1, 0, '{}')", (number, answer)
+        )
+        db.execute(
+            "INSERT INTO delivery_message (delivery, profile_id, first_id, last_id) VALUES (?, ?, 1, 1)",
+            (number, profile),
+        )
 
 
 async def test_a_stop_anywhere_in_the_work_loses_nothing_and_counts_nothing_twice(tmp_path, open_ingest, monkeypatch):

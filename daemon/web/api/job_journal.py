@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 from aiohttp import web
@@ -37,7 +37,9 @@ class Again(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    deliveries: list[int] = Field(default_factory=list, max_length=1000, description="ids of deliveries")
+    deliveries: list[Annotated[int, Field(ge=1, lt=2**63)]] = Field(
+        default_factory=list, max_length=1000, description="ids of deliveries"
+    )
     outcomes: list[Literal["delivered", "omitted", "failed"]] = Field(
         default_factory=list, description="deliveries that ended so, and that no later one delivered"
     )

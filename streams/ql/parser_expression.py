@@ -7,6 +7,7 @@ next comma or line, so that one reading finds more than the first mistake.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from typing import NoReturn, cast
 
 from streams.ql import checker
@@ -196,7 +197,7 @@ class ExpressionParser(Cursor):
             self._listing = listing
             return inner
         if key == "[":
-            if (found := BRACKET_NAME.match(self.source, at)) and self.source[found.end() : found.end() + 1] == ".":
+            if self._begins_path():
                 return self.identifier()
             return self._array("]")
         if key == "-":
@@ -319,6 +320,17 @@ class ExpressionParser(Cursor):
         if sum(each.count(".") + 1 for each in parts) > MAX_NAME_PARTS:
             raise Refused(at, f"a name of more than {MAX_NAME_PARTS} parts")
         return Ident(tuple(parts), at)
+
+    def _begins_path(self) -> bool:
+        """Tells whether the bracket here is that of a name, as in `[user name].x`, and not of a list.
+
+        The bracket that closes it must be one, not a character of some quoted name within a list.
+        """
+        found = BRACKET_NAME.match(self.source, self.token.at)
+        if found is None or self.source[found.end() : found.end() + 1] != ".":
+            return False
+        place = bisect_left(self.tokens, found.end() - 1, lo=self.index, key=lambda token: token.at)
+        return place < len(self.tokens) and self.tokens[place].at == found.end() - 1
 
     # --- lists ---
 

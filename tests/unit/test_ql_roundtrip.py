@@ -137,6 +137,7 @@ def test_an_expression_printed_is_read_as_the_same_tree(node: Node) -> None:
 
 
 @given(filters)
+@example(Filter(Array((Include("]."),))))
 def test_a_filter_printed_is_read_as_the_same_tree(statement: Filter) -> None:
     assert parse_filter(print_filter(statement)) == statement
 

@@ -212,9 +212,11 @@ async def test_the_members_of_now_are_written_once_as_csv(tmp_path, open_daemon)
         }
         job = await create(opened, "files_export_audience", config)
         await until(opened, job, state("completed"))
+        metrics = (await opened.get(f"/v2/job/{job}/metrics", ok=True)).data
 
     (path,) = written(tmp_path / "exports" / "out")
     text = path.read_text()
+    assert (2, 2) == (metrics["added"], sum(each["added"] for each in metrics["activity"]))
     assert text.splitlines()[0] == "email;tags;numbers;n"
     rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=";", strict=True))
     assert [(row["email"], row["n"], set(row["tags"].split("+"))) for row in rows] == [

@@ -125,7 +125,7 @@ def test_a_key_given_as_digits_is_the_same_key(tmp_path):
         ("", "there is no key in it"),
         ("# only words\n", "there is no key in it"),
         ("hunter2", "line 1: not a key"),
-        (new_key() + "\n" + base64.b64encode(bytes(31)).decode(), "line 2: not a key"),
+        pytest.param(new_key() + "\n" + base64.b64encode(bytes(31)).decode(), "line 2: not a key", id="31 bytes"),
         ("\u00e9" * 44, "is not text"),
         ("x" * 70_000, "which is no file of keys"),
         (None, "cannot be read: No such file"),

@@ -178,6 +178,10 @@ async def job_metrics(request: web.Request) -> object:
     sums = {"added": 0, "removed": 0, "omitted": 0, "failed": 0, "skipped": 0}
     if stored is not None:
         sums = counts(services.bus.row(stored.id) or stored)
+    else:  # an import, or an export of what is there: all that the days have which are kept
+        days = await services.state.read(lambda db: journal.activity(db, job.id, "day", 0, end_us))
+        for each in days:
+            sums = sums | {name: sums[name] + count for name, count in _counts(each).items()}
     activity = [{"start": clock.from_us(each.start_us), **_counts(each)} for each in rows]
     return sums | {"by": by, "activity": activity}
 

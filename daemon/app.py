@@ -141,6 +141,7 @@ async def opened(settings: Settings) -> AsyncIterator[Daemon]:
             jobs=jobs,
             authorizations=authorizations,
             journal=journal,
+            job_data=data,
             trusted_proxies=auth.networks(settings.server.trusted_proxies),
         )
         application = server.application(services, [*collect.routes(), *api.routes()])

@@ -133,6 +133,9 @@ async def run(run: EventsRun[FilesExportEvents]) -> None:
     else:
         run.log.info("nothing_exported", streams=list(config.streams))
     await run.save(replace(progress, place=upto, upto=None).as_json())
+    end_us = _us(config.end)
+    if end_us is not None and progress.stamp_us >= end_us:
+        run.finish()  # what comes from now on is not wanted
 
 
 async def _columns(run: EventsRun[FilesExportEvents], progress: Progress) -> tuple[int, tuple[str, ...]]:

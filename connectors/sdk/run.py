@@ -143,6 +143,9 @@ class Control(Protocol):
     async def tell(self, reason: str) -> None:
         """Shows what the run is doing or waiting for beside the job's state; "" clears it."""
 
+    def finish(self) -> None:
+        """Says that nothing is left to do, whatever the schedule: the job is completed when the run returns."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Generic[C_co]):
@@ -179,6 +182,10 @@ class Run(Generic[C_co]):
     async def tell(self, reason: str) -> None:
         """Shows what the run is doing or waiting for beside the job's state; "" clears it."""
         await self.control.tell(reason)
+
+    def finish(self) -> None:
+        """Says that nothing is left to do, whatever the schedule: the job is completed when the run returns."""
+        self.control.finish()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -234,6 +234,13 @@ def dryrun(job_type: str, config: TextIO, auth: str | None, send: bool, as_json:
     sent = told.get("sent")
     if as_json:
         show_json(told)
+    elif "rows" in told:
+        for row in told["rows"]:
+            show_json(row)
+        for refused in told["refused"]:
+            click.echo(f"refused: line {refused['line']}: {refused['msg']}", err=True)
+        if not told["rows"]:
+            click.echo(told["error"] or "there is nothing yet")
     else:
         message = told["message"]
         members = ", ".join(f"{count:,} in {slug}" for slug, count in told["members"].items())

@@ -28,8 +28,8 @@ class Sample(NamedTuple):
     error: str
 
 
-class _Control:
-    """What the run of a sample may tell; nothing of it is kept."""
+class Untold:
+    """What a run that is none may tell; nothing of it is kept."""
 
     def __init__(self, opened: OpenedAuth | None) -> None:
         self._opened = opened
@@ -47,6 +47,9 @@ class _Control:
 
     async def tell(self, reason: str) -> None:
         """Shows nothing."""
+
+    def finish(self) -> None:
+        """Completes nothing."""
 
 
 async def send(
@@ -82,7 +85,7 @@ async def send(
         exports=settings.data_dir / Path("exports"),
         imports=settings.data_dir / Path("imports"),
         now_us=clock.now_us,
-        control=_Control(opened),
+        control=Untold(opened),
         network=Network(jobs.request_timeout_s, jobs.allow_loopback, jobs.allow_private),
         patience=Patience(total_s=0.0),
         auth=None if opened is None else opened.credentials,
@@ -100,6 +103,8 @@ async def send(
     error = running.exception() if running.done() and not running.cancelled() else None
     if isinstance(error, BaseExceptionGroup):
         error = gravest(error)
+    if error is not None and opened is not None:
+        opened.cleanse(error)
     words = ""
     match error:
         case None:

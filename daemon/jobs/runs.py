@@ -48,8 +48,11 @@ class Running:
         logger: FilteringBoundLogger,
         on_delivered: Callable[[], None],
         dropped: Dropped | None,
-    ) -> None:
-        """Runs the job once. Raises what the connector raises, and ConfigError where what it needs is not there."""
+    ) -> bool:
+        """Runs the job once; says whether nothing is left to do, whatever its schedule.
+
+        Raises what the connector raises, and ConfigError where what it needs is not there.
+        """
         async with AsyncExitStack() as stack:
             opened = await self._authorization(row)
             if opened is not None:
@@ -86,6 +89,7 @@ class Running:
                     await run(TriggerRun(source=lent, **(common | checkpoint)))
                 case _:
                     raise ConfigError(f"job type {row.job_type} is of no kind that this cohortd knows")
+        return control.finished
 
     async def _authorization(self, row: JobRow) -> OpenedAuth | None:
         if row.auth_id is None:
@@ -145,6 +149,11 @@ class _Control:
         self._told = row.reason
         self._running = running
         self._opened = opened
+        self.finished = False
+
+    def finish(self) -> None:
+        """Notes that nothing is left to do."""
+        self.finished = True
 
     async def save(self, checkpoint: object) -> None:
         """Keeps the checkpoint with the job."""

@@ -244,7 +244,7 @@ class Supervisor:
                 async with asyncio.timeout(None) as bound:
                     watching = asyncio.create_task(_watch(bound_us, bound), name=f"job {self.row.id}: bound")
                     try:
-                        await self._running.run(self.row, run_id, logger, self._delivered, self._dropped())
+                        finished = await self._running.run(self.row, run_id, logger, self._delivered, self._dropped())
                     finally:
                         watching.cancel()
             except Exception as error:  # noqa: BLE001  (the one place that decides what a run's end means)
@@ -258,7 +258,7 @@ class Supervisor:
                 return verdict, crashes
             self._met(None)
             outcome = "done"
-            return after_end(self._next_us()), 0
+            return after_end(None if finished else self._next_us()), 0
         finally:
             journal.run_ended(self.row.id, run_id, clock.now_us(), outcome, reason)
 

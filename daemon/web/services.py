@@ -11,6 +11,7 @@ from aiohttp import web
 from daemon.bus.bus import Bus
 from daemon.ingest.pipeline import Pipeline
 from daemon.jobs.authorizations import Authorizations
+from daemon.jobs.data import JobData
 from daemon.jobs.jobs import Jobs
 from daemon.jobs.journal import Journal
 from daemon.settings import Settings
@@ -36,6 +37,7 @@ class Services:
     jobs: Jobs
     authorizations: Authorizations
     journal: Journal
+    job_data: JobData
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     #: Name of the control socket, as a connection over it has it for its own.
     control_path: str = ""

@@ -211,6 +211,9 @@ class Daemon:
     async def tell(self, reason):
         pass
 
+    def finish(self):
+        pass
+
     async def emit(self, rows, checkpoint, *, lines=(), refused=()):
         self.step()
         assert len(rows) <= MOST_ROWS

@@ -171,6 +171,36 @@ async def test_files_are_taken_as_they_come_and_the_job_says_what_it_waits_for(t
     assert logged(tmp_path) == [{"email": "a@b.c"}, {"email": "b@b.c"}]
 
 
+async def test_a_dry_run_shows_the_first_rows_and_keeps_nothing(tmp_path, open_daemon):
+    folder = tmp_path / "imports" / "daily"
+    folder.mkdir(parents=True)
+    (folder / "p.csv").write_text("email,at,x\n" + "".join(f"{n}@b.c,2026-01-0{n % 9 + 1},1\n" for n in range(30)))
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        await put(opened, ann=10, bob=9)
+        config = {"stream": "people", "folder": "daily", "file": "p.csv", "fields": ["email"], "settle_seconds": 0}
+        rows = (await opened.post("/v2/job/files_import/dryrun", {"config": config}, ok=True)).data
+        absent = {"config": config | {"file": "q.csv"}}
+        missing = (await opened.post("/v2/job/files_import/dryrun", absent, ok=True)).data
+        export = {"config": {"audiences": ["big"], "folder": "out", "format": "csv", "user_fields": ["email"]}}
+        members = (await opened.post("/v2/job/files_export_audience/dryrun", export, ok=True)).data
+        unknown = {"config": export["config"] | {"audiences": ["nobody"]}}
+        refused = await opened.post("/v2/job/files_export_audience/dryrun", unknown)
+        never = await opened.post("/v2/job/files_export_audience", unknown)
+        events = (await opened.post("/v2/job/files_export_events/dryrun", {"config": {"folder": "out"}}, ok=True)).data
+        sending = await opened.post("/v2/job/files_import/dryrun?send=1", {"config": config})
+        jobs = (await opened.get("/v2/job", ok=True)).data
+
+    assert [{"email": f"{n}@b.c"} for n in range(10)] == rows["rows"]
+    assert (None, []) == (rows["error"], missing["rows"])
+    assert "q.csv" in missing["error"]
+    assert [{"email": "ann@example.org"}] == members["rows"]
+    assert (422, 422, 422) == (refused.status, never.status, sending.status)
+    assert "nobody" in never.message
+    assert 2 == len(events["rows"])
+    assert ([], [], False) == (jobs, logged(tmp_path), (tmp_path / "exports").exists())
+
+
 async def test_choices_of_folders_and_files_are_given_by_the_api(tmp_path, open_daemon):
     folder = tmp_path / "imports" / "daily"
     folder.mkdir(parents=True)
@@ -398,6 +428,19 @@ async def test_events_between_two_days_the_first_included_the_last_not(tmp_path,
     (path,) = written(tmp_path / "exports" / "out")
     assert path.name == "events-2026-01-05T00-00-00.csv"
     assert [line.split("\t")[-1] for line in path.read_text().splitlines()] == ["1", "2"]
+
+
+async def test_an_export_until_a_day_is_completed_when_that_has_come_whatever_its_schedule(
+    tmp_path, open_daemon, frozen_clock
+):
+    async with open_daemon(tmp_path) as opened:
+        await opened.post("/collect/json/a", {"n": 1}, ok=True)
+        config = {"folder": "out", "end": "2026-01-02"}
+        job = await create(opened, "files_export_events", config, schedule={"frequency": "daily"})
+        await until(opened, job, state("sleeping"))
+        frozen_clock.us += 86_400_000_000
+        await opened.post(f"/v2/job/{job}/run", {}, ok=True)
+        await until(opened, job, state("completed"))
 
 
 async def test_a_scheduled_export_of_events_killed_in_the_middle_has_each_once(tmp_path, start_cohortd):

@@ -84,6 +84,9 @@ class Control:
     async def tell(self, reason):
         pass
 
+    def finish(self):
+        pass
+
 
 async def go(folder, sink, now_us=NOW, *, repeats=False, **config):
     accepted = FilesImport(stream="people", folder=str(folder), **config)

@@ -8,11 +8,13 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from connectors.sdk.declare import TriggerExport
+from connectors.sdk.declare import AudienceExport, Config, JobType, SystemJob, TriggerExport
+from connectors.sdk.errors import ConfigError, TransientError
 from connectors.sdk.run import Message
 from daemon.bus.messages import Builder
-from daemon.jobs import dryrun
+from daemon.jobs import dryrun, glance
 from daemon.jobs.asked import JobRefusedError, NoSuchJobError, accepted_config
+from daemon.jobs.opening import OpenedAuth
 from daemon.store import memberships, profiles
 from daemon.store.memberships import Membership
 from daemon.web import body
@@ -41,9 +43,10 @@ def routes() -> list[web.RouteDef]:
 
 @endpoint("admin", tag="jobs", body=BODY, query={"send": "1: send the one message that is shown, once"})
 async def dry_run(request: web.Request) -> object:
-    """Shows what a job of this configuration would send, with a real member as the example; sends nothing.
+    """Shows what a job of this configuration would send or import, with real data as the example; sends nothing.
 
-    With `send=1` that one message is sent by the job type's own code, and the destination's answer shown. No job is
+    Of an import, and of an export of members or events, `rows` has the first rows. Of what sends messages, `message`
+    is one of them; with `send=1` it is sent by the job type's own code, and the destination's answer shown. No job is
     made, nothing is counted or retried, and no subscription moves.
     """
     services = request.app[SERVICES]
@@ -58,7 +61,9 @@ async def dry_run(request: web.Request) -> object:
     except JobRefusedError as error:
         raise ApiError(422, str(error), errors=list(error.errors)) from error
     if not isinstance(accepted, TriggerExport):
-        raise ApiError(422, f"{kind.slug} has no dry run; job types that send triggers have")
+        if sending:
+            raise ApiError(422, f"send: {kind.slug} sends no messages; leave it out to see its first rows")
+        return await _rows(services, kind, accepted, given.auth_id)
     message, counts = await _example(services, accepted)
     told: dict[str, Any] = {
         "job_type": kind.slug,
@@ -72,7 +77,7 @@ async def dry_run(request: web.Request) -> object:
         return told
     if message is None:
         raise ApiError(409, f"nobody is in {', '.join(accepted.audiences)}: there is nothing to send as a sample")
-    opened = None if given.auth_id is None else await services.authorizations.opened(given.auth_id)
+    opened = await _opened(services, given.auth_id)
     sample = await dryrun.send(kind, accepted, opened, message, services.settings)
     told["sent"] = {
         "outcome": sample.outcome,
@@ -82,6 +87,31 @@ async def dry_run(request: web.Request) -> object:
         "answer": sample.error or sample.attempt.answer,
     }
     return told
+
+
+async def _opened(services: Services, auth_id: str | None) -> OpenedAuth | None:
+    if auth_id is None:
+        return None
+    try:
+        return await services.authorizations.opened(auth_id)
+    except (ConfigError, TransientError) as error:
+        raise ApiError(409, str(error)) from error
+
+
+async def _rows(services: Services, kind: JobType[Any], config: Config, auth_id: str | None) -> dict[str, Any]:
+    """Gives the first rows of a job that sends no messages."""
+    if isinstance(kind, SystemJob):
+        raise ApiError(422, f"{kind.slug} has no dry run: what it tells has not happened yet")
+    opened = await _opened(services, auth_id)
+    found = await glance.look(kind, config, opened, services.job_data, services.settings)
+    if found.error and isinstance(config, AudienceExport):
+        raise ApiError(422, found.error, errors=[{"loc": ["config", "audiences"], "msg": found.error}])
+    return {
+        "job_type": kind.slug,
+        "rows": found.rows,
+        "refused": [{"line": each.place, "msg": each.reason} for each in found.refused],
+        "error": found.error or None,
+    }
 
 
 async def _example(services: Services, config: TriggerExport) -> tuple[Message | None, dict[str, int]]:

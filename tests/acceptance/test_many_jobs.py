@@ -1,4 +1,4 @@
-"""Three hundred jobs at once, and `kill -9` in the middle of what they do."""
+"""Three hundred jobs at once, and `kill -9` in the middle of what they do; and a second daemon beside the first."""
 
 from __future__ import annotations
 
@@ -83,3 +83,15 @@ async def test_300_jobs_deliver_everything_although_the_daemon_is_killed_in_the_
     assert jobs == [each["id"] for each in listed]
     assert {("running", 0)} == {(each["state"], each["errors"]) for each in listed}
     assert (JOBS, JOBS) == (page["total"], page["states"]["running"])
+
+
+async def test_a_second_daemon_on_the_same_data_is_refused_and_told_of_the_first(tmp_path, start_cohortd):
+    async with start_cohortd(tmp_path) as first, start_cohortd(tmp_path, start=False) as second:
+        with pytest.raises(AssertionError, match="it ended without daemon_ready"):
+            await second.start()
+        refused = next(line for line in second.log if line["event"] == "daemon_refused")
+        status = await second.process.wait()
+        alive = (await first.client.get("/ready")).status
+
+    assert f"process {first.process.pid}" in refused["error"]
+    assert (1, 200) == (status, alive)

@@ -21,11 +21,12 @@ import orjson
 
 from daemon import clock, log
 from daemon.ingest.person import Epoch, Event, Found, PersonEvents, epochs_of, events_of, judge
-from daemon.store import deliveries, event_reader, journal, profiles
+from daemon.store import deliveries, event_reader, profiles
 from daemon.store import erasures as store
 from daemon.store.database import Database
 from daemon.store.erasures import Counted, Erasure, Scrub, Span
 from daemon.store.events import LANES, Lane
+from daemon.store.told import EVERYWHERE
 from streams import stitches
 from streams.mapping import Key
 from streams.person import IsTheirs, Stand, Texts, cut, names
@@ -221,7 +222,7 @@ class Eraser:
 
     async def _forget_told(self, texts: Texts) -> None:
         """Blanks what was told of jobs in words that name the person: answers of destinations, reasons."""
-        for told in (deliveries, journal):
+        for told in (deliveries, *EVERYWHERE):
             after = 0
             while page := await self._state.read(partial(told.texts_after, after=after)):
                 after = page[-1][0]

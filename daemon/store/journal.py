@@ -192,22 +192,6 @@ def forget_activity(db: sqlite3.Connection, hours_before_us: int, days_before_us
     return deleted + db.execute(_OLD_ACTIVITY, (limit, "day", days_before_us)).rowcount
 
 
-# --- people who are erased
-
-LINES_AFTER = "SELECT id, message || ' ' || facts FROM job_log WHERE id > ? ORDER BY id LIMIT 500"
-FORGET_LINES = "UPDATE job_log SET message = '(erased)', facts = '{}' WHERE id IN (SELECT value FROM json_each(?))"
-
-
-def texts_after(db: sqlite3.Connection, after: int) -> list[tuple[int, str]]:
-    """Gives up to 500 lines after the id `after`: id and all that was written."""
-    return db.execute(LINES_AFTER, (after,)).fetchall()
-
-
-def blank(db: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Takes the words of lines away, since they name somebody who is erased."""
-    db.execute(FORGET_LINES, (orjson.dumps(list(ids)).decode(),))
-
-
 def shown_facts(line: LogLine) -> dict[str, Any]:
     """Gives a line's facts."""
     found: dict[str, Any] = orjson.loads(line.facts)

@@ -106,6 +106,44 @@ async def test_an_erased_person_leaves_destinations_profile_log_and_files(tmp_pa
     await same(tmp_path)
 
 
+async def test_what_destinations_said_of_the_person_is_taken_from_everything_told_of_jobs(tmp_path, open_daemon):
+    said = f"the destination says: {ANN} is unknown"
+    line = "INSERT INTO job_log (job_id, at_us, level, code, message) VALUES ('j', 1, 'warning', 'X', ?)"
+    event = """INSERT INTO system_event (uid, at_us, subject, subject_id, verb, body, forwarded)
+        VALUES ('u', 1, 'job', 'j', 'failed', json_object('reason', ?), 1)"""
+
+    def write(db):
+        db.execute(line, (said,))
+        db.execute(line, ("somebody else is unknown",))
+        db.execute(
+            "INSERT INTO job_run (job_id, run_id, began_us, ended_us, reason) VALUES ('j', 'r', 1, 2, ?)", (said,)
+        )
+        db.execute("UPDATE job SET reason = ?", (said,))
+        db.execute(event, (said,))
+
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        await opened.post("/collect/json/web", {"user_id": "a", "email": ANN, "plan": "x"}, ok=True)
+        await settled(opened)
+        config = {"audiences": ["planned"], "folder": "out"}
+        job = (await opened.post("/v2/job/files_export_triggers", {"config": config}, ok=True)).data["id"]
+        await opened.post(f"/v2/job/{job}/pause", {}, ok=True)
+        state = opened.daemon.services.state
+        await state.write(write)
+        await opened.delete(f"/api/entity/user/email/{ANN}", ok=True)
+        while (await opened.get("/v2/erasure/1", ok=True)).data["state"] != "delivering":
+            await asyncio.sleep(0.02)
+        reason = (await opened.get(f"/v2/job/{job}", ok=True)).data["reason"]
+        await opened.delete(f"/v2/job/{job}", ok=True)  # it is paused, and its exits wait for it
+        await until_done(opened)
+        kept = await state.read(lambda db: [row[0] for row in db.execute("SELECT message FROM job_log").fetchall()])
+
+    assert in_files(tmp_path, ANN) == []
+    assert "somebody else is unknown" in kept
+    assert "(erased)" in kept
+    assert reason == "(erased)"
+
+
 async def test_only_an_admin_erases_and_exports(tmp_path, open_daemon, make_token):
     async with open_daemon(tmp_path) as opened:
         await define(opened)

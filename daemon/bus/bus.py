@@ -108,7 +108,7 @@ class Bus:
         self._by_audience: dict[int, list[Cursor]] = {}
         self._dirty: set[str] = set()
         self._dirty_event = asyncio.Event()
-        self._retention = Retention(state, settings.retention)
+        self._retention = Retention(state, settings.retention, journal)
         self.head = 0
 
     @classmethod

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from daemon import clock, log
 from daemon.bus.cursor import Cursor
+from daemon.bus.parts import NO_JOURNAL, Journal
+from daemon.model import codes
 from daemon.settings import Retention as RetentionSettings
 from daemon.store import trigger_log
 from daemon.store.database import Database
@@ -20,9 +22,10 @@ DAY_US = 86_400_000_000
 class Retention:
     """Deletes old triggers, and moves cursors that no run has read for too long."""
 
-    def __init__(self, state: Database, settings: RetentionSettings) -> None:
+    def __init__(self, state: Database, settings: RetentionSettings, journal: Journal = NO_JOURNAL) -> None:
         self._state = state
         self._settings = settings
+        self._journal = journal
 
     async def give_up(self, cursors: Sequence[Cursor]) -> bool:
         """Moves the cursors that no run reads: on to what they want next, and past what is too old. Loudly.
@@ -63,6 +66,10 @@ class Retention:
                 triggers=skipped,
                 days=self._settings.dead_cursor_days,
             )
+            words = (
+                f"{skipped:,} triggers waited longer than {self._settings.dead_cursor_days:g} days and were given up"
+            )
+            self._journal.job_event(cursor.job_id, None, "error", codes.GIVEN_UP, words, triggers=skipped)
         return True
 
     async def delete(self, floor: int) -> int:

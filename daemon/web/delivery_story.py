@@ -150,7 +150,8 @@ def _waiting(known: Known, moved: str, trigger: int, last: Delivery | None) -> S
     if known.row.progress.backfill_trigger is not None:
         words = f"{head}existing members are still being sent{failing}"
         return Story("waiting", words, "wait", trigger)
-    behind = "" if lag is None else f", {lag.triggers} triggers wait, the oldest for {lag.seconds:.0f} s"
+    waiting = "" if lag is None else "1 trigger waits" if lag.triggers == 1 else f"{lag.triggers} triggers wait"
+    behind = "" if lag is None else f", {waiting}, the oldest for {lag.seconds:.0f} s"
     words = f"{head}the job is running{behind}{failing}"
     return Story("waiting", words, f"wait; if it stays so, `cohortd job logs {job.id}`", trigger)
 

@@ -21,6 +21,8 @@ from structlog.testing import capture_logs
 from connectors.sdk.run import Batching
 from daemon import clock, log
 from daemon.bus.bus import Bus
+from daemon.bus.parts import NO_JOURNAL
+from daemon.model import codes
 from daemon.model.subscription import Events
 from daemon.settings import Settings
 from daemon.store import jobs as stored_jobs
@@ -123,10 +125,10 @@ async def opened_state(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def opened_bus(world: World, *, killed: bool = False, **sections) -> AsyncIterator[Bus]:
+async def opened_bus(world: World, *, killed: bool = False, journal=NO_JOURNAL, **sections) -> AsyncIterator[Bus]:
     """A bus over the world's state; `killed`: what it had not stored when it is left is lost."""
     settings = Settings(bus={"store_s": 0.001}, **sections)
-    async with Bus.open(world.state, lambda: DEFINITIONS, settings) as bus:
+    async with Bus.open(world.state, lambda: DEFINITIONS, settings, journal) as bus:
         world.bus = bus
         try:
             yield bus
@@ -573,7 +575,13 @@ async def test_the_last_fields_of_erased_people_go_when_everybody_has_them(tmp_p
 
 
 async def test_a_dead_cursor_is_given_up_loudly_and_goes_on_with_what_is_younger(tmp_path, frozen_clock):
-    async with opened_state(tmp_path) as state, opened_bus(world := World(state)) as bus:
+    told = []
+
+    class Journal(type(NO_JOURNAL)):
+        def job_event(self, *facts, **more) -> None:
+            told.append((*facts[:4], more))
+
+    async with opened_state(tmp_path) as state, opened_bus(world := World(state), journal=Journal()) as bus:
         await world.subscribe(1)
         for profile in range(1, 4):
             await world.commit([(profile, 1)])
@@ -590,6 +598,7 @@ async def test_a_dead_cursor_is_given_up_loudly_and_goes_on_with_what_is_younger
         (each["log_level"], each["job"], each["triggers"]) for each in said if each["event"] == "triggers_given_up"
     ] == [("error", "job-s", 3)]
     assert (deleted, skipped) == (3, 3)
+    assert told == [("job-s", None, "error", codes.GIVEN_UP, {"triggers": 3})]
     assert [each[0] for each in got] == [4]
 
 

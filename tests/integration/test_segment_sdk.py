@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from node import NODE
 
 HERE = Path(__file__).parent
-NODE = shutil.which("node")
 SDK = HERE / "node_modules" / "@segment" / "analytics-node"
 
 PYTHON = """
@@ -113,7 +112,6 @@ async def test_segment_analytics_python(tmp_path, open_daemon, make_token, packi
     assert stats["rejects"] == 0
 
 
-@pytest.mark.skipif(NODE is None, reason="node is not installed")
 @pytest.mark.skipif(not SDK.exists(), reason="@segment/analytics-node is not installed: npm ci in tests/integration")
 async def test_segment_analytics_node(tmp_path, open_daemon, make_token):
     async with open_daemon(tmp_path) as opened:

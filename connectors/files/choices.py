@@ -6,18 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 from anyio.to_thread import run_sync
 from pydantic import TypeAdapter, ValidationError
 
 from connectors.files.folder import Folder
-from connectors.files.source import Source
+from connectors.files.shelf import FolderShelf
 from connectors.sdk.declare import Choice, Choosing
 from connectors.sdk.errors import ConfigError
-from connectors.sdk.formats.delimiters import delimiter_of
-from connectors.sdk.formats.names import reader
-from connectors.sdk.formats.tables import START, Form
+from connectors.sdk.files.source import columns_of
 
 #: Entries of a folder that are looked at, and levels of folders.
 LOOKED_AT = 10_000
@@ -59,36 +56,14 @@ async def find_files(choosing: Choosing) -> Sequence[Choice]:
 
 async def find_columns(choosing: Choosing) -> Sequence[Choice]:
     """Gives the columns of the file that the form names, or of the first that its prefix fits."""
-    config = choosing.config
     folder = _folder(choosing)
-    name = config.get("file")
+    if "/" in str(choosing.config.get("file") or ""):
+        return []
     try:
-        if not isinstance(name, str) or not name:
-            fits = reader(str(config.get("prefix") or ""), regex=bool(config.get("regex")))
-            names = await run_sync(lambda: sorted(each.name for each in folder.iterdir()), abandon_on_cancel=True)
-            name = next((each for each in names if fits(each) is not None), None)
-        if name is None or "/" in name:
-            return []
-        columns = await _columns(folder / name, config)
-    except OSError as error:
-        raise ConfigError(f"{folder}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{name}: {error}") from error
+        columns = await columns_of(FolderShelf(folder), choosing.config)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: {error}") from error
     return [Choice(each) for each in columns if choosing.search in each][: choosing.limit]
-
-
-async def _columns(path: Path, config: Any) -> Sequence[str]:
-    form: Form | Literal["auto"] = config["format"] if config.get("format") in {"csv", "ndjson"} else "auto"
-    source = Source(
-        path, form, str(config.get("encoding") or "utf-8"), delimiter_of(str(config.get("delimiter") or ""))
-    )
-    try:
-        columns = config.get("columns")
-        await source.open(START, None, tuple(columns) if columns else None)
-        await source.step()
-        return source.columns
-    finally:
-        source.end()
 
 
 def _folder(choosing: Choosing) -> Path:

@@ -1,43 +1,20 @@
-"""`files_import`: rows of CSV and NDJSON files become events.
-
-One file, or files one after the other in the order of the moments in their names. Where the import is, by file, byte
-and row, is stored with the rows themselves: a crash makes no row come twice and leaves none out. A file that is
-replaced while it is read is noticed: what has only grown is read on, what is another file is begun anew, and said.
-"""
+"""`files_import`: rows of CSV and NDJSON files in a folder of this host become events; see `sdk.files.imports`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated
 
-from anyio.to_thread import run_sync
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from connectors.files.choices import find_columns, find_files, find_folders
 from connectors.files.folder import Folder
-from connectors.files.source import Identity, Source, TouchedError
-from connectors.sdk.declare import Choices, Import, ImportJob
-from connectors.sdk.errors import ConfigError, NotYetError, TransientError
-from connectors.sdk.formats.compression import PackingError
-from connectors.sdk.formats.delimiters import Delimiter, delimiter_of
-from connectors.sdk.formats.encodings import encoding_of
-from connectors.sdk.formats.names import prefix_of, reader
-from connectors.sdk.formats.tables import START, ChangedError, Mark, Rows
-from connectors.sdk.imports import Difference, ImportRun
-
-#: Names of imported files that are remembered, to know a late one; the oldest are forgotten first.
-REMEMBERED = 200
-#: Rows that were compared and not changed after which the place is stored all the same.
-UNCHANGED_ROWS = 5000
-#: How often a run says how far it is, in microseconds.
-TELL_US = 3_000_000
+from connectors.files.shelf import FolderShelf
+from connectors.sdk.declare import Choices, ImportJob
+from connectors.sdk.files.imports import FileImport, bring
+from connectors.sdk.imports import ImportRun
 
 
-class FilesImport(Import):
+class FilesImport(FileImport):
     """Which files, what they look like, and what is taken of them."""
 
     folder: Annotated[Folder, Choices("folders", find_folders)] = Field(
@@ -46,325 +23,24 @@ class FilesImport(Import):
     file: Annotated[str, Choices("files", find_files)] | None = Field(
         None, max_length=255, description="The file to import; of several, the first one."
     )
-    prefix: str | None = Field(
-        None,
-        max_length=200,
-        description="Imports all files whose names are this, a moment, and an ending (`orders-2026-01-31.csv.gz`), in "
-        "the order of the moments. Without it: what stands before the moment in `file`.",
-    )
-    regex: bool = Field(default=False, description="The prefix is a regular expression (RE2).")
-    continuous: bool = Field(default=False, description="Goes on with the next file whenever it comes.")
-    format: Literal["auto", "csv", "ndjson"] = Field("auto", description="auto: by the file's ending.")
-    delimiter: Delimiter = Field(
-        "", max_length=100, description="CSV: the first character counts; t is the tab; comma when empty."
-    )
-    header: bool = Field(default=True, description="CSV: the first row has the names of the columns.")
-    columns: tuple[str, ...] | None = Field(None, description="CSV without a header: names of the columns.")
-    encoding: str = Field("utf-8", max_length=50, description="Of the text, where no byte order mark says it.")
-    diff: bool = Field(default=False, description="Import only rows that the import before did not have.")
     timestamp_field: Annotated[str, Choices("columns", find_columns)] | None = Field(
         None, max_length=200, description="Column that holds a row's time; without one it is the time of the import."
     )
     fields: tuple[Annotated[str, Choices("columns", find_columns)], ...] | None = Field(
         None, description="Columns to import; all of them when not given."
     )
-    poll_seconds: float = Field(30.0, ge=1, le=86_400, description="How often to look for a file that has not come.")
-    settle_seconds: float = Field(
-        2.0, ge=0, le=86_400, description="A file is taken when it was not written to for so long."
-    )
-    warn_after_hours: float = Field(25.0, gt=0, description="Says so, loudly, when the next file is so late.")
 
-    @field_validator("encoding")
+    @field_validator("file")
     @classmethod
-    def _known(cls, encoding: str) -> str:
-        return encoding_of(encoding)
-
-    @model_validator(mode="after")
-    def _check(self) -> FilesImport:
-        if self.file is None and self.prefix is None:
-            raise ValueError("name a file, or a prefix of files")
-        if self.file is not None and ("/" in self.file or self.file in {".", ".."}):
-            raise ValueError("file: a name in the folder is accepted, without a path")
-        if self.regex and self.prefix is None:
-            raise ValueError("regex: name the prefix that is a regular expression")
-        if self.header == (self.columns is not None):
-            raise ValueError("columns: name them where the files have no header, and only there")
-        if self.prefix is not None:
-            reader(self.prefix, regex=self.regex)
-        elif self.continuous and prefix_of(self.file or "") is None:
-            raise ValueError("continuous: there is no moment in the file's name by which the next could be known")
-        return self
-
-    @property
-    def sequence(self) -> bool:
-        """Whether files are imported one after the other, by the moments in their names."""
-        return self.prefix is not None or self.continuous
-
-
-class Entry(NamedTuple):
-    """A file in the folder, by the moment in its name (0 of a file that was named)."""
-
-    at_us: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the import is; it is the checkpoint."""
-
-    current: Entry | None = None  # the file under way
-    mark: Mark = START
-    identity: Identity | None = None  # of the file under way, else of the last one
-    attempt: int = 0  # counts files begun, so that each has a name of its own to be compared under
-    done: tuple[Entry, ...] = ()  # in order
-    since_us: int = 0  # since when the next file is waited for
-    warned: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """Gives it as a JSON value."""
-        return {
-            "current": None if self.current is None else list(self.current),
-            "mark": self.mark.as_json(),
-            "identity": None if self.identity is None else list(self.identity),
-            "attempt": self.attempt,
-            "done": [list(each) for each in self.done],
-            "since_us": self.since_us,
-            "warned": self.warned,
-        }
-
-    @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> Progress:
-        """Reads what `as_json` gave."""
-        return cls(
-            current=Entry(*value["current"]) if value["current"] else None,
-            mark=Mark.of_json(value["mark"]),
-            identity=Identity(*value["identity"]) if value["identity"] else None,
-            attempt=value["attempt"],
-            done=tuple(Entry(*each) for each in value["done"]),
-            since_us=value["since_us"],
-            warned=value["warned"],
-        )
+    def _in_folder(cls, file: str | None) -> str | None:
+        if file is not None and ("/" in file or file in {".", ".."}):
+            raise ValueError("a name in the folder is accepted, without a path")
+        return file
 
 
 async def run(run: ImportRun[FilesImport]) -> None:
     """Imports what there is; waits for what there is not yet."""
-    await _Import(run).run()
-
-
-class _Import:
-    def __init__(self, run: ImportRun[FilesImport]) -> None:
-        self._run = run
-        self._config = run.config
-        self._folder = run.imports / run.config.folder
-        self._progress = Progress(since_us=run.now_us())
-        if run.checkpoint is not None:
-            self._progress = Progress.of_json(run.checkpoint)
-
-    async def run(self) -> None:
-        if not self._config.sequence:
-            await self._one(Entry(0, self._config.file or ""))
-            return
-        while True:
-            entry = self._progress.current or await self._next()
-            if entry is None:
-                return
-            await self._take(entry)
-
-    async def _one(self, entry: Entry) -> None:
-        """Imports the file that was named; on a schedule again whenever it is another."""
-        progress = self._progress
-        if progress.current is None:
-            try:
-                found = await self._look(entry.name)
-            except FileNotFoundError:
-                await self._wait(f"{entry.name} in {self._folder}")
-            else:
-                if progress.done and Identity.of(found) == progress.identity:
-                    self._run.log.info("file_unchanged", file=entry.name)
-                    return
-                self._must_be_settled(entry.name, found)
-        await self._take(entry)
-
-    async def _next(self) -> Entry | None:
-        """Gives the file to import next; None when there is none and none is waited for. Raises NotYetError."""
-        done = self._progress.done
-        found = await self._listed()
-        if done:
-            first, last = done[0], done[-1]
-            beyond = len(done) >= REMEMBERED  # then what is older than all that is remembered was imported, or not
-            known = set(done)
-            found = [each for each in found if each not in known and (each > first or not beyond)]
-        if self._config.file is not None:
-            start = self._moment(self._config.file)
-            found = [each for each in found if each >= Entry(start or 0, self._config.file)]
-        if found:
-            entry = found[0]
-            self._must_be_settled(entry.name, await self._look(entry.name))
-            if done and entry < last:
-                self._run.log.warning("file_late", file=entry.name, after=last.name)
-            return entry
-        if done and not self._config.continuous:
-            if self._run.repeats:
-                self._run.log.info("file_awaited", folder=str(self._folder), after=last.name)
-            return None
-        what = self._config.prefix if self._config.prefix is not None else prefix_of(self._config.file or "")
-        behind = f", the next after {last.name}" if done else ""
-        await self._wait(f"a file {what}… in {self._folder}{behind}")
-        return None
-
-    async def _wait(self, what: str) -> None:
-        """Says what is waited for, loudly once it is late, and sleeps."""
-        waited_s = (self._run.now_us() - self._progress.since_us) / 1e6
-        late = waited_s > self._config.warn_after_hours * 3600
-        if late and not self._progress.warned:
-            self._progress = replace(self._progress, warned=True)
-            await self._run.save(self._progress.as_json())
-            self._run.log.warning("file_overdue", awaited=what, hours=round(waited_s / 3600, 1))
-        raise NotYetError(
-            f"waits for {what}" + (f"; for {waited_s / 3600:.0f} h now" if late else ""),
-            again_s=self._config.poll_seconds,
-        )
-
-    def _must_be_settled(self, name: str, found: os.stat_result) -> None:
-        age_s = self._run.now_us() / 1e6 - found.st_mtime
-        if 0 <= age_s < self._config.settle_seconds:
-            raise NotYetError(f"{name} is still being written", again_s=self._config.settle_seconds - age_s + 0.05)
-
-    # --- one file
-
-    async def _take(self, entry: Entry) -> None:
-        """Imports one file, from where the import is in it."""
-        if self._progress.current is None:
-            self._begin(entry)
-        while True:
-            async with AsyncExitStack() as stack:
-                difference = None
-                if self._config.diff:
-                    name = f"{entry.name} {self._progress.attempt}"
-                    difference = await stack.enter_async_context(self._run.difference(name))
-                source = Source(
-                    self._folder / entry.name,
-                    self._config.format,
-                    self._config.encoding,
-                    delimiter_of(self._config.delimiter),
-                )
-                stack.callback(source.end)
-                try:
-                    await self._read(source, difference)
-                except TouchedError:
-                    self._run.log.info("file_touched", file=entry.name, rows=self._progress.mark.row)
-                    self._progress = replace(self._progress, identity=None)
-                except ChangedError as error:
-                    self._run.log.warning(
-                        "file_replaced", file=entry.name, rows=self._progress.mark.row, reason=str(error)
-                    )
-                    self._begin(entry)
-                except FileNotFoundError:
-                    await self._wait(f"{entry.name} in {self._folder}, of which {self._progress.mark.row} rows are in")
-                except PackingError as error:
-                    if "not complete" in str(error):  # it may still be coming
-                        raise TransientError(f"{entry.name}: {error}") from error
-                    raise ConfigError(f"{entry.name}: {error}") from error
-                except ValueError as error:
-                    raise ConfigError(f"{entry.name}: {error}") from error
-                except OSError as error:
-                    raise _told(self._folder / entry.name, error) from error
-                else:
-                    break
-        progress = self._progress
-        self._run.log.info("file_imported", file=entry.name, rows=progress.mark.row)
-        done = tuple(sorted({*progress.done, entry}))[-REMEMBERED:]
-        self._progress = Progress(
-            identity=progress.identity, attempt=progress.attempt, done=done, since_us=self._run.now_us()
-        )
-        await self._run.save(self._progress.as_json())
-
-    def _begin(self, entry: Entry) -> None:
-        self._progress = replace(
-            self._progress, current=entry, mark=START, identity=None, attempt=self._progress.attempt + 1
-        )
-
-    async def _read(self, source: Source, difference: Difference | None) -> None:
-        progress = self._progress
-        await source.open(progress.mark, progress.identity, self._config.columns)
-        self._progress = replace(progress, identity=source.identity)
-        stored = progress.mark.row
-        checked = False
-        told_us = self._run.now_us()
-        while (rows := await source.step()) is not None:
-            if not checked and source.form == "csv" and source.columns:
-                self._check_columns(source.columns)
-                checked = True
-            if rows.mark == self._progress.mark and not rows.rows and not rows.refusals:
-                continue
-            self._progress = replace(self._progress, mark=rows.mark)
-            if difference is not None:
-                rows = await _changed(rows, difference)
-            if rows.rows or rows.refusals or rows.mark.row - stored >= UNCHANGED_ROWS:
-                await self._run.emit(rows.rows, self._progress.as_json(), lines=rows.lines, refused=rows.refusals)
-                stored = rows.mark.row
-            if self._run.now_us() - told_us > TELL_US:
-                told_us = self._run.now_us()
-                await self._run.tell(f"reads {source.name}: {rows.mark.row:,} rows so far")
-        await self._run.tell("")
-        if difference is not None:
-            await difference.complete()
-
-    def _check_columns(self, columns: Sequence[str]) -> None:
-        time_field = self._config.timestamp_field
-        if time_field is not None and time_field not in columns:
-            raise ValueError(f"timestamp_field {time_field!r} is not a column; the columns are {_named(columns)}")
-        lacking = [name for name in self._config.fields or () if name not in columns]
-        if lacking:
-            raise ValueError(f"fields {', '.join(lacking)}: no such columns; the columns are {_named(columns)}")
-
-    # --- the folder
-
-    def _moment(self, name: str) -> int | None:
-        config = self._config
-        if config.prefix is not None:
-            return reader(config.prefix, regex=config.regex)(name)
-        return reader(prefix_of(config.file or "") or "", regex=False)(name)
-
-    async def _listed(self) -> list[Entry]:
-        """Gives the files whose names are as configured, in order."""
-
-        def look() -> list[Entry]:
-            with os.scandir(self._folder) as entries:
-                names = [each.name for each in entries if not each.name.startswith(".") and each.is_file()]
-            moments = [(self._moment(name), name) for name in names]
-            return sorted(Entry(at_us, name) for at_us, name in moments if at_us is not None)
-
-        try:
-            return await run_sync(look, abandon_on_cancel=True)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _told(self._folder, error) from error
-
-    async def _look(self, name: str) -> os.stat_result:
-        try:
-            return await run_sync((self._folder / name).stat, abandon_on_cancel=True)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise _told(self._folder / name, error) from error
-
-
-async def _changed(rows: Rows, difference: Difference) -> Rows:
-    places = await difference.changed(rows.rows)
-    return rows._replace(rows=[rows.rows[at] for at in places], lines=[rows.lines[at] for at in places])
-
-
-def _named(columns: Sequence[str]) -> str:
-    return ", ".join(columns[:50]) + (" …" if len(columns) > 50 else "")
-
-
-def _told(path: Path, error: OSError) -> Exception:
-    text = f"{path}: {error.strerror or error}"
-    if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError):
-        return ConfigError(f"{text}; let cohortd's user read it, or name another")
-    return TransientError(text)
+    await bring(run, run.config, FolderShelf(run.imports / run.config.folder))
 
 
 FILES_IMPORT = ImportJob(

@@ -17,7 +17,7 @@ import structlog
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from connectors.files import imports, source
+from connectors.files import imports, shelf
 from connectors.files.choices import find_columns, find_files, find_folders
 from connectors.files.imports import FilesImport
 from connectors.sdk.declare import Choosing
@@ -199,6 +199,27 @@ async def test_files_come_in_the_order_of_their_moments_and_the_next_is_waited_f
     assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["file_late"]
 
 
+async def test_however_many_files_there_are_a_few_are_known_at_a_time_and_late_ones_take_their_place(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("connectors.sdk.files.imports.FOUND_AT_ONCE", 3)
+    monkeypatch.setattr(shelf, "PAGE", 2)
+    for day in range(1, 11):
+        put(tmp_path / f"a-2026-01-{day * 2:02d}.csv", as_csv(table(1, day * 2)))
+    sink = Sink()
+
+    def late():
+        if len(sink.rows) == 4:
+            put(tmp_path / "a-2026-01-13.csv", as_csv(table(1, 13)))
+
+    sink.before_emit = late
+    with capture_logs() as logs:
+        await go(tmp_path, sink, prefix="a-")
+
+    assert [int(row["id"]) for row in sink.rows] == [2, 4, 6, 8, 10, 12, 13, 14, 16, 18, 20]
+    assert [each for each in logs if each["log_level"] == "warning"] == []
+
+
 async def test_a_file_that_does_not_come_is_said_once_loudly_and_kills_nothing(tmp_path):
     sink = Sink()
     config = {"prefix": "a-", "continuous": True, "warn_after_hours": 2}
@@ -249,7 +270,7 @@ async def test_a_named_file_comes_again_on_its_schedule_when_it_is_another(tmp_p
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 async def test_a_file_replaced_in_the_middle_is_noticed_and_begun_anew(tmp_path, compression, monkeypatch):
-    monkeypatch.setattr(source, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(shelf, "CHUNK_BYTES", 500)
     put(tmp_path / "a.csv", packed(compression, as_csv(table(2000))))
     sink = Sink()
 
@@ -268,7 +289,7 @@ async def test_a_file_replaced_in_the_middle_is_noticed_and_begun_anew(tmp_path,
 
 
 async def test_a_file_that_grows_is_read_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(shelf, "CHUNK_BYTES", 500)
     put(tmp_path / "a.csv", as_csv(table(500)))
     sink = Sink()
 

@@ -302,13 +302,28 @@ class Unzipper:
         self._length += len(piece)
 
 
+class Stage(Protocol):
+    """What packed bytes go through before they are written: encryption."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Gives what can be written by now."""
+
+    def end(self) -> bytes:
+        """Gives the rest."""
+
+    def close(self) -> None:
+        """Lets go of what it holds, at any time and from any thread; again, it does nothing."""
+
+
 class Packer:
     """Packs what is fed; `feed` and `end` give what is to be written. `name` is that of the file within a zip file.
 
-    The same content gives the same bytes: no time stands in them.
+    The same content gives the same bytes: no time stands in them. With `then` what is packed goes through that too, and
+    `close` must be called at the end, whatever that is.
     """
 
-    def __init__(self, compression: Compression, name: str) -> None:
+    def __init__(self, compression: Compression, name: str, then: Stage | None = None) -> None:
+        self._then = then
         self._gzip = zlib.compressobj(wbits=_GZIP) if compression == "gzip" else None
         self._sink = _Sink()
         self._zip: zipfile.ZipFile | None = None
@@ -320,6 +335,20 @@ class Packer:
 
     def feed(self, data: bytes) -> bytes:
         """Gives what can be written by now."""
+        packed = self._packed(data)
+        return packed if self._then is None or not packed else self._then.feed(packed)
+
+    def end(self) -> bytes:
+        """Gives the rest."""
+        rest = self._rest()
+        return rest if self._then is None else self._then.feed(rest) + self._then.end()
+
+    def close(self) -> None:
+        """Lets go of what stands behind it, at any time and from any thread."""
+        if self._then is not None:
+            self._then.close()
+
+    def _packed(self, data: bytes) -> bytes:
         if self._gzip is not None:
             return self._gzip.compress(data)
         if self._zip is None:
@@ -327,8 +356,7 @@ class Packer:
         self._entry.write(data)
         return self._sink.taken()
 
-    def end(self) -> bytes:
-        """Gives the rest."""
+    def _rest(self) -> bytes:
         if self._gzip is not None:
             return self._gzip.flush()
         if self._zip is None:

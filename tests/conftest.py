@@ -300,6 +300,15 @@ def start_cohortd() -> Any:
     return _start_cohortd
 
 
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory) -> Any:
+    """A blob store that all tests of the process share: make containers of your own, and do not stop it."""
+    from azurite import azurite as running  # noqa: PLC0415  (here, so that other tests need no Node)
+
+    with running(tmp_path_factory.mktemp("azurite")) as peer:
+        yield peer
+
+
 @pytest.fixture
 def make_token() -> Any:
     """`make_token(data_dir, scope)` gives a new token, as `cohortd token create` does."""

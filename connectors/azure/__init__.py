@@ -1,0 +1,17 @@
+"""Microsoft Azure: blobs of storage accounts, Event Hubs, Azure SQL. Steps, fields and tests stand in README.md."""
+
+import logging
+
+from connectors.azure.storage import AZURE_STORAGE
+from connectors.sdk.declare import Provider
+
+# What goes wrong is raised, and told once; the SDKs' own lines have addresses in them, and those have signatures.
+logging.getLogger("azure").setLevel(logging.CRITICAL)
+
+PROVIDER = Provider(
+    slug="azure",
+    label="Microsoft Azure",
+    description="Blobs of storage accounts, Event Hubs and Azure SQL databases.",
+    jobs=(),
+    auths=(AZURE_STORAGE,),
+)

@@ -1,0 +1,73 @@
+"""What the fields of blobs' jobs can be chosen from: containers and files."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from connectors.azure.blobs import Blob, open_blobs
+from connectors.azure.storage import storage_of
+from connectors.sdk.declare import Choice, Choosing
+from connectors.sdk.errors import ConfigError, TransientError
+from connectors.sdk.run import Patience
+
+#: Blobs that are looked at for a choice, and how long, in seconds; what was found until then is given.
+LOOKED_AT: Final = 1_000_000
+LOOKED_S: Final = 20.0
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def find_containers(choosing: Choosing) -> Sequence[Choice]:
+    """Gives the containers of the account; of a signature for one container, the one that the authorization names."""
+    auth = storage_of(choosing.auth)
+    async with open_blobs(auth.endpoint, choosing.network, patience=Patience(total_s=1)) as blobs:
+        if auth.endpoint.narrow:
+            if auth.container is None:
+                raise ConfigError("the signature does not list containers; type the container's name")
+            names = [auth.container]
+        else:
+            names = await blobs.containers()
+    return [Choice(name) for name in names if choosing.search in name][: choosing.limit]
+
+
+async def find_files(choosing: Choosing) -> Sequence[Choice]:
+    """Gives blobs of the container that the form names, the newest first.
+
+    All of them are looked at, page by page, for the newest whose names have the text in them; where that takes too
+    long, the newest of those that were looked at, behind those whose names begin with the text.
+    """
+    container = choosing.config.get("container")
+    if not isinstance(container, str) or not container:
+        raise ConfigError("container: choose it first")
+    auth = storage_of(choosing.auth)
+    found: dict[str, Blob] = {}
+    async with open_blobs(auth.endpoint, choosing.network, patience=Patience(total_s=1)) as blobs:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + LOOKED_S
+        for prefix in dict.fromkeys((choosing.search, "")):
+            looked_at = 0
+            try:
+                async for page in blobs.blobs(container, prefix):
+                    looked_at += len(page)
+                    fit = {each.name: each for each in page if choosing.search in each.name}
+                    found = {each.name: each for each in _newest((found | fit).values(), choosing.limit)}
+                    if looked_at >= LOOKED_AT or loop.time() > ends_at:
+                        choosing.log.info("choices_cut_short", container=container, looked_at=looked_at)
+                        break
+            except TransientError:
+                if not found:
+                    raise
+    return [Choice(each.name, hint=_hint(each)) for each in found.values()]
+
+
+def _newest(blobs: Iterable[Blob], limit: int) -> list[Blob]:
+    return heapq.nlargest(limit, blobs, key=lambda each: (each.modified_us, each.name))
+
+
+def _hint(blob: Blob) -> str:
+    at = _EPOCH + timedelta(microseconds=blob.modified_us)
+    return f"{blob.size:,} bytes, {at:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,232 @@
+"""Storage accounts against Azurite: authorizations and their check, choices, and what a broken network does to them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas, generate_container_sas
+from azurite import ACCOUNT, KEY
+from azurite import azurite as azurite_running
+from chaos import chaos
+
+from connectors.azure.blobs import open_blobs
+from connectors.azure.connection import endpoint_of
+from connectors.azure.refusals import BlobChangedError, BlobMissingError, MissingContainerError
+from connectors.azure.storage import AZURE_STORAGE, StorageCredentials
+from connectors.sdk.declare import AuthCheck
+from connectors.sdk.errors import AuthError, ConfigError, TransientError
+from connectors.sdk.run import Network, Patience
+
+WRONG = base64.b64encode(b"hush, this is another key").decode()
+QUICK = Patience(total_s=0)
+
+
+def container(azurite: Any) -> str:
+    return str(azurite.create(f"c-{uuid.uuid4().hex[:12]}"))
+
+
+def signature(azurite: Any, permissions: str, *, minutes: int = 60) -> str:
+    signed = generate_account_sas(
+        ACCOUNT,
+        KEY,
+        ResourceTypes(service=True, container=True, object=True),
+        AccountSasPermissions.from_string(permissions),
+        expiry=datetime.now(UTC) + timedelta(minutes=minutes),
+    )
+    return f"BlobEndpoint={azurite.address};SharedAccessSignature={signed}"
+
+
+async def check(string: str, *, seconds: float = 10, **fields: Any) -> None:
+    config = StorageCredentials.model_validate({"connection_string": string} | fields)
+    now_us = int(datetime.now(UTC).timestamp() * 1e6)
+    assert AZURE_STORAGE.check is not None
+    await AZURE_STORAGE.check(
+        AuthCheck(config=config, network=Network(seconds), log=structlog.get_logger(), now_us=lambda: now_us)
+    )
+
+
+def opened(string: str, *, seconds: float = 10, **options: Any) -> Any:
+    return open_blobs(endpoint_of(string), Network(seconds), **options)
+
+
+# --- the check
+
+
+async def test_the_check_tells_what_is_wrong_apart(azurite):
+    there = container(azurite)
+    nowhere = "DefaultEndpointsProtocol=http;AccountName=no1;AccountKey=aHVzaA==;BlobEndpoint=http://no1.invalid"
+    cases = [
+        (azurite.connection_string, {}, None, ""),
+        (azurite.connection_string, {"container": there}, None, ""),
+        (signature(azurite, "rl"), {}, None, ""),
+        (azurite.let_in(azurite.address, WRONG), {}, AuthError, "AccountKey is refused"),
+        (signature(azurite, "rl", minutes=-5), {}, AuthError, "signature ended"),
+        (signature(azurite, "rl") + "x", {}, AuthError, "shared access signature is refused"),
+        (azurite.connection_string, {"container": "no-such"}, ConfigError, "no container 'no-such'"),
+        (nowhere, {}, TransientError, "does not resolve"),
+        (azurite.let_in("http://127.0.0.1:1/x"), {}, TransientError, "cannot be reached"),
+    ]
+    found = []
+    for string, fields, _, _ in cases:
+        try:
+            await check(string, **fields)
+        except (AuthError, ConfigError, TransientError) as error:
+            found.append((type(error), str(error)))
+        else:
+            found.append((None, ""))
+
+    assert [kind for _, _, kind, _ in cases] == [kind for kind, _ in found]
+    assert [] == [(words, said) for (*_, words), (_, said) in zip(cases, found, strict=True) if words not in said]
+    assert there in found[6][1]
+    assert not [said for _, said in found if WRONG in said or KEY in said or "sig=" in said]
+
+
+async def test_a_signature_for_one_container_is_checked_by_that_container(azurite):
+    there = container(azurite)
+    signed = generate_container_sas(
+        ACCOUNT, there, KEY, permission="rl", expiry=datetime.now(UTC) + timedelta(minutes=60)
+    )
+    string = f"BlobEndpoint={azurite.address};SharedAccessSignature={signed}"
+
+    assert not AZURE_STORAGE.can_check(StorageCredentials.model_validate({"connection_string": string}))
+    await check(string, container=there)
+    with pytest.raises((AuthError, ConfigError)):
+        await check(string, container="another")
+
+
+async def test_a_host_that_does_not_answer_leaves_it_unknown_in_time(azurite):
+    async with chaos(azurite.port) as proxy:
+        proxy.silent = True
+        string = azurite.let_in(f"http://127.0.0.1:{proxy.port}/{ACCOUNT}")
+        async with asyncio.timeout(5):
+            with pytest.raises(TransientError, match=r"did not answer within 0\.2 s"):
+                await check(string, seconds=0.2)
+
+
+async def test_addresses_that_the_settings_forbid_are_not_asked(azurite):
+    async with open_blobs(endpoint_of(azurite.connection_string), Network(5, allow_loopback=False)) as blobs:
+        with pytest.raises(ConfigError, match="allow_loopback"):
+            await blobs.containers()
+
+
+# --- blobs
+
+
+async def test_a_blob_is_read_by_ranges_as_long_as_it_is_the_same(azurite):
+    there = container(azurite)
+    content = bytes(range(256)) * 1000
+    azurite.put(there, "a/ü b%.bin", content)
+    async with opened(azurite.connection_string) as blobs:
+        found = await blobs.properties(there, "a/ü b%.bin")
+        read = b""
+        while piece := await blobs.read(there, found.name, len(read), 100_000, found.etag):
+            read += piece
+        azurite.put(there, "a/ü b%.bin", content)
+        with pytest.raises(BlobChangedError):
+            await blobs.read(there, found.name, 0, 10, found.etag)
+        with pytest.raises(BlobMissingError):
+            await blobs.read(there, "b", 0, 10)
+        with pytest.raises(BlobMissingError):
+            await blobs.properties(there, "b")
+        azurite.put(there, "empty", b"")
+
+        assert content == read
+        assert b"" == await blobs.read(there, "empty", 0, 10)
+        with pytest.raises(MissingContainerError, match=there):
+            await blobs.read("no-such", "b", 0, 10)
+
+
+async def test_blobs_are_listed_by_pages(azurite, monkeypatch):
+    monkeypatch.setattr("connectors.azure.blobs.PAGE_BLOBS", 3)
+    there = container(azurite)
+    for n in range(8):
+        azurite.put(there, f"a/{n}", b"x" * n)
+    azurite.put(there, "b", b"")
+    async with opened(azurite.connection_string) as blobs:
+        pages = [page async for page in blobs.blobs(there, "a/")]
+
+    assert [3, 3, 2] == [len(page) for page in pages]
+    assert [(f"a/{n}", n) for n in range(8)] == [(each.name, each.size) for page in pages for each in page]
+
+
+async def test_staged_blocks_are_seen_when_they_are_committed_and_not_before(azurite):
+    there = container(azurite)
+    async with opened(azurite.connection_string) as blobs:
+        await blobs.stage(there, "x", "b2", b"world")
+        await blobs.stage(there, "x", "b1", b"hello ")
+        before = azurite.names(there)
+        await blobs.commit(there, "x", ["b1", "b2"], "text/plain")
+        await blobs.commit(there, "x", ["b1", "b2"], "text/plain")  # an answer that was lost
+
+    assert [] == before
+    assert b"hello world" == azurite.read(there, "x")
+
+
+async def test_what_fails_in_passing_is_tried_again_and_every_request_is_counted(azurite):
+    there = container(azurite)
+    azurite.put(there, "x", b"hello")
+    count = 0
+
+    async def request() -> None:
+        nonlocal count
+        count += 1
+
+    async with chaos(azurite.port) as proxy:
+        string = azurite.let_in(f"http://127.0.0.1:{proxy.port}/{ACCOUNT}")
+        async with opened(string, request=request, patience=Patience(0.01, 5)) as blobs:
+            proxy.answer(500, times=2)
+            first = await blobs.read(there, "x", 0, 10)
+            proxy.cut(after=10)
+            proxy.drop()
+            second = await blobs.read(there, "x", 0, 10)
+            proxy.answer(503, headers="x-ms-error-code: ServerBusy\r\nRetry-After: 9\r\n")
+            with pytest.raises(TransientError) as throttled:
+                await blobs.read(there, "x", 0, 10)
+
+        assert (b"hello", b"hello", 9.0) == (first, second, throttled.value.retry_after)
+        assert proxy.struck.is_set()
+        assert count >= len(proxy.requests) > 4
+
+
+async def test_a_stopped_store_is_given_up_after_the_deadline_and_asked_again_later(tmp_path):
+    with azurite_running(tmp_path / "own") as peer:
+        there = container(peer)
+        peer.put(there, "x", b"hello")
+        async with opened(peer.connection_string, seconds=0.3, patience=QUICK) as blobs:
+            peer.freeze()
+            try:
+                async with asyncio.timeout(5):
+                    with pytest.raises(TransientError, match="did not answer"):
+                        await blobs.read(there, "x", 0, 10)
+            finally:
+                peer.thaw()
+
+            assert b"hello" == await blobs.read(there, "x", 0, 10)
+
+
+# --- the daemon
+
+
+async def test_a_real_daemon_keeps_the_authorization_and_tells_its_health(azurite, tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+
+        async def create(label: str, string: str) -> Any:
+            body = {"label": label, "config": {"connection_string": string}}
+            return await opened.post("/v2/auth/azure/azure_storage", body)
+
+        good = await create("good", azurite.connection_string)
+        bad = await create("bad", azurite.let_in(azurite.address, WRONG))
+        shown = json.dumps((await opened.get("/v2/auth", ok=True)).data)
+
+    assert "healthy" == good.data["status"], good.data
+    assert 422 == bad.status
+    assert "AccountKey is refused" in bad.content.decode()
+    assert KEY not in shown
+    assert WRONG not in bad.content.decode()

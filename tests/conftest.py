@@ -21,6 +21,7 @@ import aiohttp
 import aiohttp.web
 import orjson
 import pytest
+from sockets import left_open, tcp_sockets
 
 from daemon import clock
 from daemon import settings as settings_module
@@ -313,6 +314,22 @@ def azurite(tmp_path_factory) -> Any:
 def make_token() -> Any:
     """`make_token(data_dir, scope)` gives a new token, as `cohortd token create` does."""
     return new_token
+
+
+_SOCKETS = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_SOCKETS] = tcp_sockets()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Last of all, when the test's event loop is closed too: looks for what it forgot."""
+    left = left_open(item.stash[_SOCKETS])
+    if left:
+        pytest.fail(f"the test left TCP sockets open: {', '.join(left)}", pytrace=False)
 
 
 @pytest.fixture(autouse=True)

@@ -172,7 +172,8 @@ async def _tcp(runner: web.AppRunner, listen: str, tls: ssl.SSLContext | None, s
     host, _, port = listen.rpartition(":")
     site = web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=tls, backlog=1024)
     try:
-        await site.start()
+        with anyio.CancelScope(shield=True):  # cancelled in between, asyncio would forget a socket that listens
+            await site.start()
     except OSError as error:
         raise ListenError(f"server.listen: cannot listen on {listen}: {error.strerror or error}") from error
     sites.append(site)
@@ -188,7 +189,8 @@ async def _unix(runner: web.AppRunner, path: Path, mode: int) -> web.UnixSite:
         _clear(path)
         before = os.umask(0o777 & ~mode)  # so that it never stands open to others, not for an instant
         try:
-            await site.start()
+            with anyio.CancelScope(shield=True):  # as in _tcp
+                await site.start()
         finally:
             os.umask(before)
     except OSError as error:

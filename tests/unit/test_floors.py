@@ -43,6 +43,7 @@ OWNERS = {
     "aiosqlite": ("daemon.store",),
     "aiohttp.web": ("daemon.web", "daemon.demo.receiver"),
     "azure": ("connectors.azure",),
+    "pysequoia": ("connectors.sdk.formats.pgp_process",),
 }
 
 #: Names that read the wall clock.

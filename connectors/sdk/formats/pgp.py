@@ -42,7 +42,7 @@ LONGEST_KEY: Final = 256 * 1024
 
 _PIPE_BYTES: Final = 1024 * 1024
 _MOST_SAID: Final = 16 * 1024
-_BEGINS: Final = re.compile(r"^-----BEGIN PGP ([A-Z ]+)-----[ \t]*$", re.MULTILINE)
+_BEGINS: Final = re.compile(r"^-----BEGIN PGP ([A-Z ]+)-----[ \t\r]*$", re.MULTILINE)
 _PUBLIC, _PRIVATE = "PUBLIC KEY BLOCK", "PRIVATE KEY BLOCK"
 _PROGRAM: Final = Path(__file__).with_name("pgp_process.py")
 
@@ -167,8 +167,10 @@ class Decryptor:
             self._head += chunk
             if len(self._head) < HEAD_BYTES:
                 return iter(())
-            chunk = self._begin()
-        self._keep(self._running.feed(chunk))
+            process, chunk = self._begin()
+        else:
+            process = self._process
+        self._keep(process.feed(chunk))
         return iter(())
 
     def end(self) -> Iterator[bytes]:
@@ -176,8 +178,11 @@ class Decryptor:
         if self._process is None:
             if not self._head:
                 raise PgpError("the message is empty")
-            self._keep(self._running.feed(self._begin()))
-        self._keep(self._running.end())
+            process, chunk = self._begin()
+            self._keep(process.feed(chunk))
+        else:
+            process = self._process
+        self._keep(process.end())
         clear = self._clear
         assert clear is not None  # noqa: S101  (made with the process)
         clear.seek(0)
@@ -196,12 +201,7 @@ class Decryptor:
         if self._process is not None:
             self._process.close()
 
-    @property
-    def _running(self) -> _Process:
-        assert self._process is not None  # noqa: S101  (begun before)
-        return self._process
-
-    def _begin(self) -> bytes:
+    def _begin(self) -> tuple[_Process, bytes]:
         head, self._head = self._head, b""
         if self._closed:
             raise ProcessEndedError("decrypting was stopped")
@@ -211,7 +211,8 @@ class Decryptor:
         self._most = min(self._most, int(status.f_bavail * status.f_frsize * MOST_OF_FREE))
         known = base64.b64encode(head[:HEAD_BYTES]).decode()
         self._process = _Process(self._request | {"head": known})
-        return head
+        self._request = {}
+        return self._process, head
 
     def _keep(self, pieces: Iterator[bytes]) -> None:
         clear = self._clear

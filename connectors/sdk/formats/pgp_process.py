@@ -81,6 +81,8 @@ def decrypt(*, private: str, passphrase: str | None, now_us: int, head: str) -> 
         said = _first_line(error)
         if said == "No key to decrypt message":
             raise RefusedError("the message is not encrypted for the private key") from None
+        if "Malformed" in said:
+            said += "; or it is packed by bzip2, which is not understood here"
         raise RefusedError(f"the message is damaged, or not complete ({said})") from None
 
 
@@ -99,14 +101,14 @@ def encrypting_key(text: str, now_us: int) -> Cert:
     """Gives the public key when it can be encrypted for."""
     from pysequoia import encrypt as encrypt_bytes  # noqa: PLC0415
 
-    cert = _one(text)
+    cert = _one(text, "public")
     _, subkeys = _subkeys(bytes(cert))
-    _check_life(cert, subkeys, now_us)
+    _check_life(cert, "public", subkeys, now_us)
     try:
         encrypt_bytes(b"", [cert])
     except RuntimeError:
         raise RefusedError(
-            f"the key {_short(cert.fingerprint)} is not for encryption; export one that has a subkey for it"
+            f"the public key {_short(cert.fingerprint)} is not for encryption; export one that has a subkey for it"
         ) from None
     return cert
 
@@ -115,12 +117,12 @@ def decrypting_keys(text: str, passphrase: str | None, now_us: int) -> list[Tsk]
     """Gives the private key, once for each of its subkeys that can decrypt, when it can be opened."""
     from pysequoia import Tsk  # noqa: PLC0415
 
-    cert = _one(text)
+    cert = _one(text, "private")
     if not cert.has_secret_keys:
         raise RefusedError("it holds a public key alone; a private key is wanted")
     tsk = Tsk.from_bytes(text.encode())
     common, subkeys = _subkeys(bytes(tsk))
-    _check_life(cert, subkeys, now_us)
+    _check_life(cert, "private", subkeys, now_us)
     for_it = [each for each in subkeys if each.encrypts and not _over(each.expires, now_us)]
     keys = [Tsk.from_packets([*common, *each.packets]) for each in for_it] if len(for_it) > 1 else [tsk]
     for key in keys:
@@ -136,7 +138,7 @@ def opened(key: Tsk, passphrase: str | None) -> PyDecryptor:
         fingerprint = _short(key.extract_certificate().fingerprint)
         if _first_line(error).startswith("No suitable decryption subkey"):
             raise RefusedError(
-                f"the key {fingerprint} is not for encryption, so that nothing can be decrypted"
+                f"the private key {fingerprint} is not for encryption, so that nothing can be decrypted with it"
             ) from None
     if not passphrase:
         raise RefusedError(f"the private key {fingerprint} is protected; give its passphrase")
@@ -146,32 +148,32 @@ def opened(key: Tsk, passphrase: str | None) -> PyDecryptor:
         raise RefusedError(f"the passphrase does not open the private key {fingerprint}") from None
 
 
-def _one(text: str) -> Cert:
+def _one(text: str, kind: str) -> Cert:
     from pysequoia import Cert  # noqa: PLC0415
 
     try:
         certs = Cert.split_bytes(text.encode())
     except (RuntimeError, OSError) as error:
-        raise RefusedError(f"no key can be read from it: {_first_line(error)}") from None
+        raise RefusedError(f"no {kind} key can be read from the text: {_first_line(error)}") from None
     if len(certs) != 1:
-        raise RefusedError(f"it holds {len(certs)} keys; one is accepted")
+        raise RefusedError(f"the text of the {kind} key holds {len(certs)} keys; one is accepted")
     return certs[0]
 
 
-def _check_life(cert: Cert, subkeys: Sequence[_Subkey], now_us: int) -> None:
+def _check_life(cert: Cert, kind: str, subkeys: Sequence[_Subkey], now_us: int) -> None:
     fingerprint = _short(cert.fingerprint)
     if cert.is_revoked:
-        raise RefusedError(f"the key {fingerprint} was revoked by its owner")
+        raise RefusedError(f"the {kind} key {fingerprint} was revoked by its owner")
     try:
         expires = cert.expiration
     except (RuntimeError, OSError) as error:
-        raise RefusedError(f"the key {fingerprint} is not accepted: {_first_line(error)}") from None
+        raise RefusedError(f"the {kind} key {fingerprint} is not accepted: {_first_line(error)}") from None
     if not _over(expires, now_us):
         ends = [each.expires for each in subkeys if each.encrypts]
         if not ends or not all(_over(each, now_us) for each in ends):
             return
         expires = max(each for each in ends if each is not None)
-    raise RefusedError(f"the key {fingerprint} expired on {expires:%Y-%m-%d}; ask its owner to extend it")
+    raise RefusedError(f"the {kind} key {fingerprint} expired on {expires:%Y-%m-%d}; ask its owner to extend it")
 
 
 def _subkeys(key: bytes) -> tuple[list[Packet], list[_Subkey]]:
@@ -216,18 +218,25 @@ def recipients(head: bytes) -> list[str]:
     """
     found: list[str] = []
     password = False
-    packets = list(_packets(_unarmoured(head)))
-    for tag, body in packets:
-        if tag == _FOR_KEY and len(body) >= 9 and body[0] == 3:
-            found.append(body[1:9].hex())
-        elif tag == _FOR_KEY and len(body) >= 23 and body[0] == 6:
-            found.append((body[3:23] if body[2] == 4 else body[3:11]).hex()[-16:] if body[1] else "0" * 16)
+    for tag, body in _packets(_unarmoured(head)):
+        if tag == _FOR_KEY:
+            found.append(_recipient(body))
         password = password or tag == _FOR_PASSWORD
-    if password and not found:
-        raise RefusedError("the message is encrypted with a password, and not for a key")
-    if not packets:
-        raise RefusedError("what is there is no encrypted PGP message")
+    if not found:
+        raise RefusedError(
+            "the message is encrypted with a password, and not for a key"
+            if password
+            else "what is there is no encrypted PGP message"
+        )
     return found
+
+
+def _recipient(body: bytes) -> str:
+    if body[:1] == b"\x03":
+        return body[1:9].hex()
+    if body[:1] == b"\x06" and body[1:2] != b"\0":  # a fingerprint: of a key of version 4 its end is the id
+        return (body[15:23] if body[2:3] == b"\x04" else body[3:11]).hex()
+    return "0" * 16
 
 
 def _key_for(keys: Sequence[Tsk], ids: Sequence[str]) -> Tsk:

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from connectors.files.audience import ENDINGS
 from connectors.files.folder import Disk, Folder
 from connectors.sdk.declare import EventsExport, EventsJob
 from connectors.sdk.errors import ConfigError
 from connectors.sdk.exports import LOG_START, EventPage, EventsRun, LogPlace, StoredEvent
+from connectors.sdk.files.output import ENDINGS
 from connectors.sdk.formats.compression import Compression, Packer
 from connectors.sdk.formats.delimiters import Delimiter, delimiter_of
 from connectors.sdk.formats.names import check_format, moment_text

@@ -10,7 +10,8 @@ import contextlib
 import glob
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -48,10 +49,13 @@ class Disk:
         self._run = secrets.token_hex(4)
         self._threads = Threaded(self._close)
         self._file: BinaryIO | None = None
-        self._packer: Packer | None = None
+        self._packer = Packer("none", "")
         self.name = ""
-        #: Bytes of the file so far, as they lie on the disk.
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file if it were finished now, at most."""
+        return self._packer.size
 
     @property
     def busy(self) -> bool:
@@ -85,20 +89,18 @@ class Disk:
         def begin() -> None:
             self._file = self._hidden().open("wb")
 
-        self.name, self._packer, self.size = name, packer, 0
+        self.name, self._packer = name, packer or Packer("none", name)
         await self._call(begin)
 
     async def write(self, content: bytes | Callable[[], bytes]) -> None:
         """Appends to the file, what is there or what is made in the thread."""
 
-        def write() -> int:
+        def write() -> None:
             data = content if isinstance(content, bytes) else content()
-            packed = data if self._packer is None else self._packer.feed(data)
             assert self._file is not None  # noqa: S101  (begun before it is written)
-            self._file.write(packed)
-            return len(packed)
+            self._file.write(self._packer.feed(data))
 
-        self.size += await self._call(write)
+        await self._call(write)
 
     async def finish(self) -> tuple[str, int]:
         """Makes the file appear, whole and on the disk, in place of one of the same name; gives its name and size."""
@@ -106,9 +108,9 @@ class Disk:
         def finish() -> int:
             file = self._file
             assert file is not None  # noqa: S101  (as above)
-            rest = b"" if self._packer is None else self._packer.end()
-            file.write(rest)
+            file.write(self._packer.end())
             file.flush()
+            size = file.tell()
             os.fsync(file.fileno())
             file.close()
             self._hidden().rename(self._folder / self.name)
@@ -117,14 +119,15 @@ class Disk:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-            return len(rest)
+            return size
 
-        self.size += await self._call(finish)
+        size = await self._call(finish)
         self._file = None
-        return self.name, self.size
+        return self.name, size
 
     def discard(self) -> None:
         """Lets go of a file that was not finished, now or when its thread comes back."""
+        self._packer.close()
         self._threads.end()
 
     def _close(self) -> None:
@@ -146,3 +149,14 @@ class Disk:
     def _hidden(self) -> Path:
         # With a name of the run's own: a thread that comes back after the next run began finds nothing to rename.
         return self._folder / f".{self._mark}.{self._run}.part"
+
+
+@asynccontextmanager
+async def opened(folder: Path, mark: str) -> AsyncIterator[Disk]:
+    """Opens a folder to write into, and lets go of what is not finished on leaving."""
+    disk = Disk(folder, mark)
+    try:
+        await disk.prepare()
+        yield disk
+    finally:
+        disk.discard()

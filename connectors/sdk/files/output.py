@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from connectors.sdk.formats.compression import Compression, Packer
+from connectors.sdk.formats.compression import Compression, Packer, Stage
+from connectors.sdk.formats.pgp import Encryptor
 
 #: The largest file, in bytes, when nobody says.
 LARGEST_FILE: Final = 5_368_709_120
@@ -25,7 +26,7 @@ class Output(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes of the file so far, as they will lie in the store."""
+        """Bytes of the file so far, as they will lie in the store: never less than it has if it were finished now."""
 
     @property
     def writing(self) -> bool:
@@ -49,3 +50,11 @@ class Output(Protocol):
 
     def discard(self) -> None:
         """Lets go of a file that was not finished, and of the store. Returns at once; again, it does nothing."""
+
+
+def packed(name: str, compression: Compression, seal: Callable[[], Stage] | None = None) -> tuple[str, Packer]:
+    """Gives a file's whole name and what packs it: compressed, then encrypted by what `seal` makes, if anything."""
+    inner = name.rpartition("/")[2]
+    if seal is None:
+        return name + ENDINGS[compression], Packer(compression, inner)
+    return name + ENDINGS[compression] + Encryptor.ENDING, Packer(compression, inner, then=seal())

@@ -315,6 +315,14 @@ class Stage(Protocol):
         """Lets go of what it holds, at any time and from any thread; again, it does nothing."""
 
 
+#: What a `Packer` may hold back, whatever it was fed, and what its end may add, in bytes.
+_HELD: Final = 64 * 1024
+_TRAILER: Final = 512
+#: What a stage behind it may add: at the ends, and for each piece.
+_SEAL: Final = 4096
+_SEALED: Final = 512
+
+
 class Packer:
     """Packs what is fed; `feed` and `end` give what is to be written. `name` is that of the file within a zip file.
 
@@ -324,6 +332,9 @@ class Packer:
 
     def __init__(self, compression: Compression, name: str, then: Stage | None = None) -> None:
         self._then = then
+        self._packs = compression != "none"
+        self._given = 0  # bytes that came out of packing
+        self._fed = 0  # bytes fed of which not all may have come out
         self._gzip = zlib.compressobj(wbits=_GZIP) if compression == "gzip" else None
         self._sink = _Sink()
         self._zip: zipfile.ZipFile | None = None
@@ -333,14 +344,27 @@ class Packer:
             entry.compress_type = zipfile.ZIP_DEFLATED
             self._entry = self._zip.open(entry, "w", force_zip64=True)
 
+    @property
+    def size(self) -> int:
+        """How many bytes all that was fed becomes, at most, if it ends now."""
+        size = self._given
+        if self._packs and size + self._fed:
+            size += min(self._fed, _HELD) + _TRAILER
+        if self._then is not None:
+            size += _SEAL + size // _SEALED
+        return size
+
     def feed(self, data: bytes) -> bytes:
         """Gives what can be written by now."""
         packed = self._packed(data)
+        self._given += len(packed)
+        self._fed = len(data) if packed else self._fed + len(data)
         return packed if self._then is None or not packed else self._then.feed(packed)
 
     def end(self) -> bytes:
         """Gives the rest."""
         rest = self._rest()
+        self._given += len(rest)
         return rest if self._then is None else self._then.feed(rest) + self._then.end()
 
     def close(self) -> None:

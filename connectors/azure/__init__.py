@@ -2,6 +2,7 @@
 
 import logging
 
+from connectors.azure.audience import AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_AUDIENCE_JSON
 from connectors.azure.storage import AZURE_STORAGE
 from connectors.sdk.declare import Provider
 
@@ -12,6 +13,6 @@ PROVIDER = Provider(
     slug="azure",
     label="Microsoft Azure",
     description="Blobs of storage accounts, Event Hubs and Azure SQL databases.",
-    jobs=(),
+    jobs=(AZURE_BLOB_EXPORT_AUDIENCE_JSON, AZURE_BLOB_EXPORT_AUDIENCE_CSV),
     auths=(AZURE_STORAGE,),
 )

@@ -9,6 +9,7 @@ again for about 5 s; all of them give the same when they are made twice.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -208,12 +209,13 @@ class Blobs:
         )
 
     async def without(self, container: str) -> str:
-        """Says that a container is not there, with those that are."""
+        """Says that a container is not there, with those that are, the most similar ones first."""
         text = f"there is no container {container!r} in {self.account}; "
         try:
-            there = await self.containers(limit=NAMED_CONTAINERS + 1)
+            there = await self.containers(limit=1000)
         except (TransientError, ConfigError):  # a signature for one container does not list them
             return text + "create it, or name another"
+        there = list(dict.fromkeys([*difflib.get_close_matches(container, there), *there]))
         named = ", ".join(there[:NAMED_CONTAINERS]) + (" …" if len(there) > NAMED_CONTAINERS else "")
         return text + (f"there are: {named}" if there else "there is none at all: create it")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
 
 from connectors.azure.blobs import Blob, open_blobs
 from connectors.azure.storage import storage_of
-from connectors.sdk.declare import Choice, Choosing
+from connectors.sdk.declare import Choice, Choices, Choosing
 from connectors.sdk.errors import ConfigError, TransientError
 from connectors.sdk.run import Patience
 
@@ -71,3 +74,13 @@ def _newest(blobs: Iterable[Blob], limit: int) -> list[Blob]:
 def _hint(blob: Blob) -> str:
     at = _EPOCH + timedelta(microseconds=blob.modified_us)
     return f"{blob.size:,} bytes, {at:%Y-%m-%d %H:%M} UTC"
+
+
+def _check_container(name: str) -> str:
+    if name not in {"$root", "$web"} and not re.fullmatch(r"[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]", name):
+        raise ValueError("3 to 63 small letters, digits and single hyphens are the name of a container")
+    return name
+
+
+#: A container in a configuration.
+Container = Annotated[str, AfterValidator(_check_container), Choices("containers", find_containers)]

@@ -7,6 +7,7 @@ that it can break off at any moment.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -24,6 +25,7 @@ import structlog
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from structlog.testing import capture_logs
 
+from connectors.azure.storage import StorageCredentials
 from connectors.sdk.catalog import catalog
 from connectors.sdk.declare import AudienceJob, AuthCheck, Choices, EventsJob, ImportJob, SystemJob, TriggerJob
 from connectors.sdk.errors import AuthError, ConfigError, NotYetError, TransientError
@@ -316,6 +318,7 @@ class Lease:
 async def go(slug: str, daemon: Daemon, folder: Path, address: str, auth: Any = None) -> None:
     """Runs a job once as the daemon does; a run of triggers is ended when all are settled."""
     kind = KNOWN.job_types[slug]
+    auth = CASES[slug].auth(address) if auth is None else auth
     common = {
         "job": "job1",
         "config": kind.config.model_validate(CASES[slug].config(folder, address)),
@@ -350,9 +353,17 @@ async def go(slug: str, daemon: Daemon, folder: Path, address: str, auth: Any = 
                 await asyncio.wait([running, settling])
 
 
+@pytest.fixture
+def case(slug: str, request: pytest.FixtureRequest) -> Any:
+    """The job type's case, with the peer that it needs, if any: a fixture of that name."""
+    found = CASES[slug]
+    if found.peer_name:
+        found.peer = request.getfixturevalue(found.peer_name)
+    return found
+
+
 @job_types
-async def test_wherever_it_is_cut_off_it_goes_on_and_all_arrives(slug, tmp_path):
-    case = CASES[slug]
+async def test_wherever_it_is_cut_off_it_goes_on_and_all_arrives(slug, case, tmp_path):
     async with served() as receiver:
         case.prepare(tmp_path)
         daemon = Daemon()
@@ -379,8 +390,7 @@ async def test_wherever_it_is_cut_off_it_goes_on_and_all_arrives(slug, tmp_path)
 
 
 @job_types
-async def test_cancelled_at_any_moment_it_ends_soon_and_leaks_nothing(slug, tmp_path):
-    case = CASES[slug]
+async def test_cancelled_at_any_moment_it_ends_soon_and_leaks_nothing(slug, case, tmp_path):
     async with served() as receiver:
         case.prepare(tmp_path)
         await _cancelled(slug, tmp_path, receiver.address, 1)  # what libraries keep for good is there from now on
@@ -426,14 +436,14 @@ def _open_files(folder: Path) -> list[str]:
 
 
 @job_types
-async def test_where_its_login_is_refused_the_authorization_is_blamed(slug, tmp_path):
+async def test_where_its_login_is_refused_the_authorization_is_blamed(slug, case, tmp_path):
     kind = KNOWN.job_types[slug]
     if not kind.auths:
         pytest.skip("it needs no authorization")
     provider = KNOWN.provider_of[slug]
     async with served() as receiver:
         receiver.status = 401
-        CASES[slug].prepare(tmp_path)
+        case.prepare(tmp_path)
         for way in kind.auths:
             auth = way.config.model_validate(LOGINS[provider, way.slug](receiver.address))
             daemon = Daemon()
@@ -487,10 +497,19 @@ async def served():
 # --- the cases: what is known of each job type, and how to log in where
 
 
-class FileCase:
-    """Folders of this host."""
+class Case:
+    """What all cases have: whether each row arrives once, which peer is needed beside the server, how it lets in."""
 
     once = True
+    peer_name = ""
+    peer: Any = None
+
+    def auth(self, _address):
+        return None
+
+
+class FileCase(Case):
+    """Folders of this host."""
 
     def __init__(self, **config):
         self._config = config
@@ -519,7 +538,7 @@ class FileCase:
         return found
 
 
-class HookCase:
+class HookCase(Case):
     """A server of this host; what was not acknowledged comes again."""
 
     once = False
@@ -551,7 +570,43 @@ class LogCase(HookCase):
         return [int(each["id"]) for each in daemon.logged if each["event"] == "alert_told"]
 
 
+class BlobCase(Case):
+    """A container of Azurite, named after the test's folder."""
+
+    peer_name = "azurite"
+
+    def __init__(self, **config):
+        self._config = config
+
+    def config(self, folder, _address):
+        return self._config | {"container": self._container(folder)}
+
+    def auth(self, address):
+        gone = address.startswith("http://127.0.0.1:1/")
+        string = LOGINS["azure", "azure_storage"](address)["connection_string"] if gone else self.peer.connection_string
+        return StorageCredentials.model_validate({"connection_string": string})
+
+    def prepare(self, folder):
+        self.peer.create(self._container(folder))
+
+    def arrived(self, folder, _receiver, _daemon):
+        container = self._container(folder)
+        lines = [line for name in self.peer.names(container) for line in self.peer.read(container, name).splitlines()]
+        return [
+            json.loads(line)["n"] if line.startswith(b"{") else int(line.rsplit(b",")[-1])
+            for line in lines
+            if line.startswith(b"{") or line.rsplit(b",")[-1].isdigit()
+        ]
+
+    def _container(self, folder):
+        return "c" + hashlib.sha256(str(folder).encode()).hexdigest()[:30]
+
+
 CASES = {
+    "azure_blob_export_audience_csv": BlobCase(
+        audiences=["vip"], one_time=True, user_fields=["email", "n"], max_file_bytes=2000
+    ),
+    "azure_blob_export_audience_json": BlobCase(audiences=["vip"], one_time=True, max_file_bytes=2000),
     "files_import": FileCase(stream="web", folder=".", file="rows.csv"),
     "files_export_audience": FileCase(
         audiences=["vip"], folder="out", one_time=True, format="csv", user_fields=["email", "n"], max_file_bytes=2000

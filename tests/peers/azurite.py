@@ -18,7 +18,7 @@ import subprocess
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -42,7 +42,6 @@ class Azurite:
         self.port = _free_port()
         self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None
-        self._http: http.client.HTTPConnection | None = None
 
     @property
     def address(self) -> str:
@@ -82,9 +81,6 @@ class Azurite:
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends it; what it holds stays in its folder."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
@@ -160,16 +156,11 @@ class Azurite:
         signature = base64.b64encode(hmac.digest(base64.b64decode(KEY), text.encode(), hashlib.sha256)).decode()
         sent["Authorization"] = f"SharedKey {ACCOUNT}:{signature}"
         address = f"/{ACCOUNT}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
-        if self._http is None:
-            self._http = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            self._http.request(method, address, body=body or None, headers=sent | {"Content-Length": str(len(body))})
-            answer = self._http.getresponse()
+        sent["Content-Length"] = str(len(body))
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request(method, address, body=body or None, headers=sent)
+            answer = connection.getresponse()
             content = answer.read()
-        except (http.client.HTTPException, OSError):
-            self._http.close()
-            self._http = None
-            raise
         assert answer.status in wanted, (method, path, answer.status, content[:500])
         return content
 

@@ -64,6 +64,11 @@ class Chaos:
         """Answers the next `times` HTTP requests whose first line fits, after `skip` such, in the peer's stead."""
         self._answers.append(_Answers(status, times, body, headers, re.compile(matching), skip))
 
+    def clear(self) -> None:
+        """Passes everything on again."""
+        self._answers.clear()
+        self.delay_s, self.cut_after, self.cut_times, self.cut_back_after, self.silent = 0.0, None, 0, None, False
+
     def cut(self, after: int, times: int = 1) -> None:
         """Resets the next `times` connections after so many bytes from the client."""
         self.cut_after, self.cut_times = after, times

@@ -10,6 +10,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from pydantic import ValidationError
 
+from connectors.azure.audience import AzureBlobExportAudienceJson
 from connectors.azure.connection import Endpoint, endpoint_of
 from connectors.azure.refusals import (
     BeyondError,
@@ -194,3 +195,15 @@ def test_a_signature_that_has_ended_is_told_as_such_and_stands_nowhere():
     assert isinstance(found, AuthError)
     assert "ended 2027-01-14 00:00 UTC" in str(found)
     assert "hush" not in str(found)
+
+
+def test_the_largest_file_is_5_gb_when_nobody_says():
+    config = AzureBlobExportAudienceJson.model_validate({"audiences": ["vip"], "container": "out"})
+
+    assert 5_368_709_120 == config.max_file_bytes
+
+
+@pytest.mark.parametrize("name", ["ab", "a" * 64, "Abc", "a--b", "-abc", "abc-", "a_b", "a/b"])
+def test_what_cannot_be_a_container_is_refused(name):
+    with pytest.raises(ValidationError):
+        AzureBlobExportAudienceJson.model_validate({"audiences": ["vip"], "container": name})

@@ -23,6 +23,7 @@ import structlog
 from connectors.sdk.catalog import catalog
 from daemon import lock, log
 from daemon.bus.bus import Bus
+from daemon.heap import use_one_heap
 from daemon.ingest.erasing import Eraser
 from daemon.ingest.pipeline import Pipeline
 from daemon.ingest.unit import Commit
@@ -188,6 +189,7 @@ async def run(settings: Settings) -> int:
 
 def main(settings: Settings) -> int:
     """Runs the daemon in an event loop of its own, uvloop's where it is installed; gives the exit status."""
+    use_one_heap()
     gc.freeze()
     gc.set_threshold(*COLLECT)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -20,6 +20,7 @@ FLOORS = (
     ("connectors",),
     (
         "daemon.clock",
+        "daemon.heap",
         "daemon.log",
         "daemon.settings",
         "daemon.lock",

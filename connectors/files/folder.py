@@ -84,7 +84,7 @@ class Disk:
         await self._call(prepare)
 
     async def begin(self, name: str, packer: Packer | None = None) -> None:
-        """Begins the file that will be called `name`; `packer` packs what is written."""
+        """Begins the file that will be called `name`, with folders before it or not; `packer` packs what is written."""
 
         def begin() -> None:
             self._file = self._hidden().open("wb")
@@ -113,12 +113,11 @@ class Disk:
             size = file.tell()
             os.fsync(file.fileno())
             file.close()
-            self._hidden().rename(self._folder / self.name)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            path = self._folder / self.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._hidden().rename(path)
+            for each in [path.parent, *path.parent.parents][: len(Path(self.name).parts)]:
+                _sync(each)
             return size
 
         size = await self._call(finish)
@@ -149,6 +148,14 @@ class Disk:
     def _hidden(self) -> Path:
         # With a name of the run's own: a thread that comes back after the next run began finds nothing to rename.
         return self._folder / f".{self._mark}.{self._run}.part"
+
+
+def _sync(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @asynccontextmanager

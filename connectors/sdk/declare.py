@@ -206,7 +206,8 @@ class JobType(Generic[C]):
     """A kind of job; one of the classes below, which say what its run is given. Its lifetime is the run.
 
     `run` returns when there is nothing more to do now, or raises what decides the job's next state. `auths` are the
-    methods that enable it; with `auth_required` False it also runs without an authorization.
+    methods that enable it; with `auth_required` False it also runs without an authorization. `frequency` is that of a
+    schedule which names none; None: it must name one.
     """
 
     slug: str
@@ -217,6 +218,7 @@ class JobType(Generic[C]):
     auths: tuple[AuthMethod[Any], ...] = ()
     auth_required: bool = False
     schedule: Scheduling = "never"
+    frequency: Literal["hourly", "daily", "weekly", "monthly"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,10 @@ def accepted_config(kind: JobType[Any], config: Mapping[str, Any]) -> Config:
 def accepted_timing(kind: JobType[Any], timed: Timed) -> Timing:
     """Gives schedule, quiet hours and expiry. Raises JobRefusedError with every finding."""
     refused: list[Mapping[str, Any]] = []
-    schedule = _read(Schedule, timed.schedule, "schedule", refused)
+    given = timed.schedule
+    if given is not None and kind.frequency is not None:
+        given = {"frequency": kind.frequency} | dict(given)
+    schedule = _read(Schedule, given, "schedule", refused)
     quiet = _read(QuietHours, timed.quiet, "quiet", refused)
     if schedule is not None and kind.schedule == "never":
         refused.append({"loc": ["schedule"], "msg": f"{kind.slug} runs all the time; leave the schedule out"})

@@ -240,4 +240,8 @@ class _Lane:
 
     def take_all(self) -> list[StoredEvent]:
         """Takes all that was read."""
-        return [self.take() for _ in range(self._at, len(self._rows))]
+        rows = self._rows[self._at :]
+        if rows:
+            self._at = len(self._rows)
+            self.place = self._read_to
+        return [StoredEvent(stream, event_us, at_us, fields) for _, at_us, stream, event_us, fields in rows]

@@ -16,7 +16,7 @@ from daemon.store.events import LANES, Lane
 
 #: Positions that one read looks at, wanted or not, and events and bytes that it gives, about.
 SPAN: Final = 50_000
-PAGE_EVENTS: Final = 256
+PAGE_EVENTS: Final = 1024
 PAGE_BYTES: Final = 256 * 1024
 
 # After ?1 up to ?2, of the streams ?3 (JSON, null: all), arrived from ?4 on and before ?5, at most ?6.

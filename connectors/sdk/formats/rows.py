@@ -12,6 +12,8 @@ import orjson
 
 #: Below this every whole number is exact as a float.
 _EXACT: Final = 2.0**53
+#: What the writer of the standard library writes as we do.
+_AS_THEY_ARE: Final = frozenset({str, int, type(None)})
 
 
 def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -49,8 +51,19 @@ class CsvText:
         """Gives the line (or lines, where values have line ends) of one row."""
         return self._line([self._cell(fields.get(name)) for name in self.columns])
 
+    def lines(self, rows: Iterable[Sequence[Any]]) -> bytes:
+        """Gives the lines of many rows, of each the values in the order of the columns."""
+        cell = self._cell
+        self._writer.writerows(
+            [value if type(value) in _AS_THEY_ARE else cell(value) for value in values] for values in rows
+        )
+        return self._taken()
+
     def _line(self, cells: Iterable[str]) -> bytes:
         self._writer.writerow(cells)
+        return self._taken()
+
+    def _taken(self) -> bytes:
         text = self._sink.getvalue()
         self._sink.seek(0)
         self._sink.truncate()

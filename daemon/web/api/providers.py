@@ -150,6 +150,7 @@ def _job_type(kind: JobType[Any]) -> dict[str, Any]:
         "auth_methods": [each.slug for each in kind.auths],
         "auth_required": kind.auth_required,
         "schedule": kind.schedule,
+        "frequency": kind.frequency,
         "choices": sorted(choices_of(kind.config)),
         "schema": kind.config.model_json_schema(),
     }

@@ -607,6 +607,7 @@ CASES = {
         audiences=["vip"], one_time=True, user_fields=["email", "n"], max_file_bytes=2000
     ),
     "azure_blob_export_audience_json": BlobCase(audiences=["vip"], one_time=True, max_file_bytes=2000),
+    "azure_blob_export_events": BlobCase(),
     "files_import": FileCase(stream="web", folder=".", file="rows.csv"),
     "files_export_audience": FileCase(
         audiences=["vip"], folder="out", one_time=True, format="csv", user_fields=["email", "n"], max_file_bytes=2000

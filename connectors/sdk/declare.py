@@ -133,7 +133,8 @@ class Choosing:
     limit: int
     network: Network
     log: FilteringBoundLogger
-    folders: Mapping[str, Path] = field(default_factory=dict)  # "imports" and "exports", where relative folders begin
+    folders: Mapping[str, Path] = field(default_factory=dict)  # "imports", "exports" and "spool", as a run has them
+    now_us: Callable[[], int] = lambda: 0
 
 
 @dataclass(frozen=True, slots=True)

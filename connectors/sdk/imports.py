@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from connectors.sdk.run import Run
 from streams.event import Refusal
@@ -25,6 +25,17 @@ class Emitted(NamedTuple):
     duplicates: int
 
 
+class Stored:
+    """What became of rows that are stored already, for who waits for them."""
+
+    def __init__(self, emitted: Emitted) -> None:
+        self._emitted = emitted
+
+    def __await__(self) -> Generator[Any, None, Emitted]:
+        yield from ()
+        return self._emitted
+
+
 class Difference(Protocol):
     """Which rows of an import were not in the one before, by hashes on the disk. Memory does not grow with the rows."""
 
@@ -41,13 +52,13 @@ class Difference(Protocol):
 class RowSink(Protocol):
     """Where an import's rows go; the daemon's log."""
 
-    async def emit(
+    async def hand_over(
         self, rows: Sequence[Row], checkpoint: object, *, lines: Sequence[int] = (), refused: Sequence[Refusal] = ()
-    ) -> Emitted:
-        """Stores rows in the bulk lane and `checkpoint`, both or neither, durably; see ImportRun."""
+    ) -> Awaitable[Emitted]:
+        """Stores rows in the bulk lane and `checkpoint`, both or neither; see ImportRun."""
 
     async def save(self, checkpoint: object) -> None:
-        """Stores a checkpoint without rows, where `emit` stores its own."""
+        """Stores a checkpoint without rows, where rows store theirs, behind all that was handed over before."""
 
     def difference(self, name: str) -> AbstractAsyncContextManager[Difference]:
         """Opens the comparison with the former import of this job."""
@@ -75,10 +86,31 @@ class ImportRun(Run[C_co]):
         Durable when it returns. Waits while the log is full; TransientError where it cannot be written. Counts what
         became of the rows.
         """
-        emitted = await self.sink.emit(rows, checkpoint, lines=lines, refused=refused)
-        self.count(added=emitted.accepted, omitted=emitted.duplicates, failed=emitted.rejected)
-        return emitted
+        return await _Counted(self, await self.sink.hand_over(rows, checkpoint, lines=lines, refused=refused))
+
+    async def hand_over(
+        self, rows: Sequence[Row], checkpoint: object, *, lines: Sequence[int] = (), refused: Sequence[Refusal] = ()
+    ) -> Awaitable[Emitted]:
+        """As `emit`, but returns as soon as the rows are on their way; awaiting what it gives, they are durable.
+
+        So several may be on their way at once, a few: what was handed over first is stored first, and when one fails
+        all behind it do. Await each of them, but when the run ends anyway.
+        """
+        return _Counted(self, await self.sink.hand_over(rows, checkpoint, lines=lines, refused=refused))
 
     def difference(self, name: str) -> AbstractAsyncContextManager[Difference]:
         """Opens the comparison with the former import of this job. A run that goes on gives the same name again."""
         return self.sink.difference(name)
+
+
+class _Counted:
+    """Rows on their way, counted once they are durable."""
+
+    def __init__(self, run: ImportRun[Any], handed: Awaitable[Emitted]) -> None:
+        self._run = run
+        self._handed = handed
+
+    def __await__(self) -> Generator[Any, None, Emitted]:
+        emitted = yield from self._handed.__await__()
+        self._run.count(added=emitted.accepted, omitted=emitted.duplicates, failed=emitted.rejected)
+        return emitted

@@ -161,6 +161,7 @@ class Run(Generic[C_co]):
     network: Network = field(default_factory=Network)
     patience: Patience = field(default_factory=Patience)
     imports: Path = field(default_factory=Path)  # where relative folders of what is read begin
+    spool: Path = field(default_factory=Path)  # for files that last no longer than the run; it may not exist yet
     auth: Credentials | None = None  # of the job's authorization
     #: Whether the job has a schedule: what keeps updated then goes on from `checkpoint`.
     repeats: bool = False

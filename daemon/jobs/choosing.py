@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from connectors.sdk.catalog import Catalog
 from connectors.sdk.declare import Choice, Choices, Choosing, Provider
 from connectors.sdk.errors import AuthError, ConfigError, TransientError, gravest
-from daemon import log
+from daemon import clock, log
 from daemon.jobs.authorizations import Authorizations
 from daemon.jobs.checking import LONGEST_REASON, network
 from daemon.jobs.opening import OpenedAuth
@@ -75,7 +75,8 @@ async def choose(
                 limit=asked.limit,
                 network=network(settings),
                 log=log.get(provider=provider, choices=name),
-                folders={each: settings.data_dir / each for each in ("imports", "exports")},
+                folders={each: settings.data_dir / each for each in ("imports", "exports", "spool")},
+                now_us=clock.now_us,
             )
             found = await choices.find(choosing)
     except (NotFound, Refused):

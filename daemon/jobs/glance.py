@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from connectors.sdk.declare import AudienceJob, EventsJob, ImportJob, JobType
 from connectors.sdk.errors import ConfigError, NotYetError, TransientError, gravest
 from connectors.sdk.exports import LOG_START
-from connectors.sdk.imports import Emitted, ImportRun, Row
+from connectors.sdk.imports import Emitted, ImportRun, Row, Stored
 from connectors.sdk.run import Network, Patience
 from daemon import clock, log
 from daemon.jobs.dryrun import Untold
@@ -79,9 +79,9 @@ class _Enough:
         self.refused: list[Refusal] = []
         self.full = asyncio.Event()
 
-    async def emit(
+    async def hand_over(
         self, rows: Sequence[Row], checkpoint: object, *, lines: Sequence[int] = (), refused: Sequence[Refusal] = ()
-    ) -> Emitted:
+    ) -> Stored:
         """Keeps what is shown."""
         del checkpoint, lines
         self.rows += rows[: MOST - len(self.rows)]
@@ -89,7 +89,7 @@ class _Enough:
         if len(self.rows) >= MOST or len(self.refused) >= MOST:
             self.full.set()
             await asyncio.Event().wait()  # the run is ended here
-        return Emitted(len(rows), len(refused), 0)
+        return Stored(Emitted(len(rows), len(refused), 0))
 
     async def save(self, checkpoint: object) -> None:
         """Keeps nothing."""
@@ -120,6 +120,7 @@ async def _imported(kind: ImportJob[Any], config: Any, opened: OpenedAuth | None
         secret=resolve,
         exports=settings.data_dir / Path("exports"),
         imports=settings.data_dir / Path("imports"),
+        spool=settings.data_dir / Path("spool"),
         now_us=clock.now_us,
         control=Untold(opened),
         network=Network(jobs.request_timeout_s, jobs.allow_loopback, jobs.allow_private),

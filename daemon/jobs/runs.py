@@ -13,7 +13,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from connectors.sdk.declare import AudienceJob, Config, EventsJob, ImportJob, JobType, SystemJob, TriggerJob
-from connectors.sdk.errors import ConfigError
+from connectors.sdk.errors import ConfigError, NotYetError
 from connectors.sdk.exports import AudienceRun, EventsRun
 from connectors.sdk.imports import ImportRun
 from connectors.sdk.run import Attempt, Network, Patience, TriggerRun
@@ -58,6 +58,7 @@ class Running:
             if opened is not None:
                 stack.push(partial(_cleanse, opened))
             control = _Control(row, run_id, self, opened)
+            stack.push(partial(_answered, control, on_delivered))
             if not isinstance(self.job_type, TriggerJob | SystemJob):
                 if self.places.locked():
                     await control.tell(f"waits for others: {self.settings.jobs.runs_at_once} imports and exports run")
@@ -125,6 +126,7 @@ class Running:
             "secret": resolve,
             "exports": folder / Path("exports"),
             "imports": folder / Path("imports"),
+            "spool": folder / Path("spool"),
             "now_us": clock.now_us,
             "control": control,
             "network": Network(settings.request_timeout_s, settings.allow_loopback, settings.allow_private),
@@ -140,6 +142,14 @@ def _cleanse(opened: OpenedAuth, _type: object, error: BaseException | None, _tr
         opened.cleanse(error)
 
 
+def _answered(
+    control: _Control, accepted: Callable[[], None], _type: object, error: BaseException | None, _trace: object
+) -> None:
+    """Notes that what lets in is accepted, of a run that asked the provider and found that there is nothing to do."""
+    if isinstance(error, NotYetError) and control.asked:
+        accepted()
+
+
 class _Control:
     """What a run tells the daemon; see `connectors.sdk.run.Control`."""
 
@@ -150,6 +160,8 @@ class _Control:
         self._running = running
         self._opened = opened
         self.finished = False
+        #: Whether the provider was asked for anything.
+        self.asked = False
 
     def finish(self) -> None:
         """Notes that nothing is left to do."""
@@ -163,6 +175,7 @@ class _Control:
         """Waits for the authorization's rate; without an authorization there is none."""
         if self._opened is not None:
             await self._opened.request()
+            self.asked = True
 
     def count(self, *, added: int = 0, removed: int = 0, omitted: int = 0, failed: int = 0) -> None:
         """Adds to the job's activity."""

@@ -30,7 +30,7 @@ from connectors.sdk.catalog import catalog
 from connectors.sdk.declare import AudienceJob, AuthCheck, Choices, EventsJob, ImportJob, SystemJob, TriggerJob
 from connectors.sdk.errors import AuthError, ConfigError, NotYetError, TransientError
 from connectors.sdk.exports import AudienceRun, ChangePage, EventPage, EventsRun, LogPlace, Member, StoredEvent
-from connectors.sdk.imports import MOST_ROWS, Emitted, ImportRun
+from connectors.sdk.imports import MOST_ROWS, Emitted, ImportRun, Stored
 from connectors.sdk.run import Message, Network, Patience, TriggerRun
 from connectors.sdk.secret import Secret
 
@@ -216,14 +216,14 @@ class Daemon:
     def finish(self):
         pass
 
-    async def emit(self, rows, checkpoint, *, lines=(), refused=()):
+    async def hand_over(self, rows, checkpoint, *, lines=(), refused=()):
         self.step()
         assert len(rows) <= MOST_ROWS
         assert not lines or len(lines) == len(rows)
         self.rows += rows
         self.checkpoint = orjson.loads(orjson.dumps(checkpoint))
         await asyncio.sleep(0)
-        return Emitted(len(rows), len(refused), 0)
+        return Stored(Emitted(len(rows), len(refused), 0))
 
     @asynccontextmanager
     async def difference(self, _name):

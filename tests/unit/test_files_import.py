@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import os
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-import orjson
 import pytest
-import structlog
+from import_sink import NOW, CutError, Sink, run_of
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
@@ -24,86 +21,12 @@ from connectors.sdk.declare import Choosing
 from connectors.sdk.errors import ConfigError, NotYetError, TransientError
 from connectors.sdk.formats.compression import Packer
 from connectors.sdk.formats.names import check_format, moment_of, moment_text, prefix_of, reader
-from connectors.sdk.imports import Emitted, ImportRun
 from connectors.sdk.run import Network
-
-NOW = 1_800_000_000_000_000
-
-
-class CutError(Exception):
-    """The process ended here."""
-
-
-class Sink:
-    """What the daemon is to an import: rows and checkpoint together. `cut_at`: ends it at that emission."""
-
-    def __init__(self):
-        self.rows = []
-        self.lines = []
-        self.refused = []
-        self.checkpoint = None
-        self.emissions = 0
-        self.cut_at = None
-        self.former = set()
-        self.before_emit = lambda: None
-
-    async def emit(self, rows, checkpoint, *, lines=(), refused=()):
-        self.emissions += 1
-        self.before_emit()
-        if self.emissions == self.cut_at:
-            raise CutError
-        self.rows += rows
-        self.lines += lines
-        self.refused += refused
-        self.checkpoint = orjson.loads(orjson.dumps(checkpoint))
-        return Emitted(len(rows), len(refused), 0)
-
-    async def save(self, checkpoint):
-        self.checkpoint = orjson.loads(orjson.dumps(checkpoint))
-
-    @asynccontextmanager
-    async def difference(self, _name):
-        coming = set()
-
-        class Difference:
-            async def changed(_self, rows):  # noqa: N805
-                texts = [json.dumps(row) for row in rows]
-                coming.update(texts)
-                return [at for at, text in enumerate(texts) if text not in self.former]
-
-            async def complete(_self):  # noqa: N805
-                self.former = coming
-
-        yield Difference()
-
-
-class Control:
-    def count(self, **_):
-        pass
-
-    async def tell(self, reason):
-        pass
-
-    def finish(self):
-        pass
 
 
 async def go(folder, sink, now_us=NOW, *, repeats=False, **config):
     accepted = FilesImport(stream="people", folder=str(folder), **config)
-    run = ImportRun(
-        job="j",
-        config=accepted,
-        log=structlog.get_logger(),
-        secret=lambda _: None,
-        exports=folder,
-        imports=folder,
-        now_us=lambda: now_us,
-        control=Control(),
-        repeats=repeats,
-        checkpoint=sink.checkpoint,
-        sink=sink,
-    )
-    await imports.run(run)
+    await imports.run(run_of(accepted, sink, folder, now_us, repeats=repeats))
 
 
 def table(count, start=0, name="x"):
@@ -234,6 +157,18 @@ async def test_a_file_that_does_not_come_is_said_once_loudly_and_kills_nothing(t
     assert [each["hours"] for each in logs if each["event"] == "file_overdue"] == [3.0]
     assert str(told.value).endswith("for 4 h now")
     assert told.value.again_s == 30
+
+
+async def test_a_scheduled_import_whose_next_file_is_late_waits_for_it_and_then_for_its_schedule(tmp_path):
+    sink = Sink()
+    put(tmp_path / "a-2026-01-01.csv", as_csv(table(1)))
+    await go(tmp_path, sink, repeats=True, prefix="a-")
+    with pytest.raises(NotYetError, match=r"the next after a-2026-01-01\.csv"):
+        await go(tmp_path, sink, repeats=True, prefix="a-")
+    put(tmp_path / "a-2026-01-02.csv", as_csv(table(1, 1)))
+    await go(tmp_path, sink, repeats=True, prefix="a-")
+
+    assert sink.rows == table(2)
 
 
 async def test_once_means_all_files_that_are_there_and_a_first_one_may_be_named(tmp_path):

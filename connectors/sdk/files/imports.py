@@ -7,7 +7,8 @@ file is begun anew, and said. A file that does not come is waited for asleep, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -22,7 +23,7 @@ from connectors.sdk.formats.delimiters import Delimiter, delimiter_of
 from connectors.sdk.formats.encodings import encoding_of
 from connectors.sdk.formats.names import prefix_of, reader
 from connectors.sdk.formats.tables import START, ChangedError, Mark, Rows
-from connectors.sdk.imports import Difference, ImportRun
+from connectors.sdk.imports import Difference, Emitted, ImportRun
 
 #: Names of imported files that are remembered, to know a late one; the oldest are forgotten first.
 REMEMBERED = 200
@@ -30,6 +31,8 @@ REMEMBERED = 200
 FOUND_AT_ONCE = 100
 #: Rows that were compared and not changed after which the place is stored all the same.
 UNCHANGED_ROWS = 5000
+#: Pieces of rows that are on their way to the disk while the next one is read.
+UNDER_WAY = 4
 #: How often a run says how far it is, in microseconds.
 TELL_US = 3_000_000
 #: How often a file is compared anew without having come any further; then it changes faster than it can be read.
@@ -150,6 +153,7 @@ class _Import:
         self._moment = reader(config.begins, regex=config.regex)
         self._found: list[Entry] = []  # those to come, the next one last
         self._found_us = 0  # when; late ones that came since are looked for before long
+        self._taken = 0  # files, by this run
         self._progress = Progress(since_us=run.now_us())
         if run.checkpoint is not None:
             self._progress = Progress.of_json(run.checkpoint)
@@ -198,9 +202,7 @@ class _Import:
             if done and entry < done[-1]:
                 self._run.log.warning("file_late", file=entry.name, after=done[-1].name)
             return self._found.pop()
-        if done and not self._config.continuous:
-            if self._run.repeats:
-                self._run.log.info("file_awaited", folder=self._shelf.where, after=done[-1].name)
+        if done and not self._config.continuous and (self._taken or not self._run.repeats):
             return None
         behind = f", the next after {done[-1].name}" if done else ""
         await self._wait(f"a file {self._config.begins}… in {self._shelf.where}{behind}")
@@ -273,6 +275,7 @@ class _Import:
                 raise ConfigError(f"{entry.name}: {error}") from error
             else:
                 break
+        self._taken += 1
         progress = self._progress
         self._run.log.info("file_imported", file=entry.name, rows=progress.mark.row)
         done = tuple(sorted({*progress.done, entry}))[-REMEMBERED:]
@@ -305,7 +308,8 @@ class _Import:
         stored = self._progress.mark.row
         checked = False
         told_us = self._run.now_us()
-        while (rows := await source.step()) is not None:
+        under_way: deque[Awaitable[Emitted]] = deque()
+        while (rows := await _settling(source.step(), under_way)) is not None:
             if not checked and source.form == "csv" and source.columns:
                 self._check_columns(source.columns)
                 checked = True
@@ -315,11 +319,18 @@ class _Import:
             if difference is not None:
                 rows = await _changed(rows, difference)
             if rows.rows or rows.refusals or rows.mark.row - stored >= UNCHANGED_ROWS:
-                await self._run.emit(rows.rows, self._progress.as_json(), lines=rows.lines, refused=rows.refusals)
+                checkpoint = self._progress.as_json()
+                under_way.append(
+                    await self._run.hand_over(rows.rows, checkpoint, lines=rows.lines, refused=rows.refusals)
+                )
                 stored = rows.mark.row
+                if len(under_way) > UNDER_WAY:
+                    await under_way.popleft()
             if self._run.now_us() - told_us > TELL_US:
                 told_us = self._run.now_us()
                 await self._run.tell(f"reads {source.name}: {rows.mark.row:,} rows so far")
+        while under_way:
+            await under_way.popleft()
 
     def _check_columns(self, columns: Sequence[str]) -> None:
         time_field = self._config.timestamp_field
@@ -328,6 +339,16 @@ class _Import:
         lacking = [name for name in self._config.fields or () if name not in columns]
         if lacking:
             raise ValueError(f"fields {', '.join(lacking)}: no such columns; the columns are {_named(columns)}")
+
+
+async def _settling(step: Awaitable[Rows | None], under_way: deque[Awaitable[Emitted]]) -> Rows | None:
+    """Gives what a step gives; where it fails, once all rows before it are durable."""
+    try:
+        return await step
+    except Exception:
+        while under_way:
+            await under_way.popleft()
+        raise
 
 
 async def _changed(rows: Rows, difference: Difference) -> Rows:

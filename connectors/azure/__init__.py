@@ -4,6 +4,7 @@ import logging
 
 from connectors.azure.audience import AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_AUDIENCE_JSON
 from connectors.azure.events import AZURE_BLOB_EXPORT_EVENTS
+from connectors.azure.imports import AZURE_BLOB_IMPORT
 from connectors.azure.storage import AZURE_STORAGE
 from connectors.sdk.declare import Provider
 
@@ -14,6 +15,6 @@ PROVIDER = Provider(
     slug="azure",
     label="Microsoft Azure",
     description="Blobs of storage accounts, Event Hubs and Azure SQL databases.",
-    jobs=(AZURE_BLOB_EXPORT_AUDIENCE_JSON, AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_EVENTS),
+    jobs=(AZURE_BLOB_IMPORT, AZURE_BLOB_EXPORT_AUDIENCE_JSON, AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_EVENTS),
     auths=(AZURE_STORAGE,),
 )

@@ -602,12 +602,25 @@ class BlobCase(Case):
         return "c" + hashlib.sha256(str(folder).encode()).hexdigest()[:30]
 
 
+class BlobRowsCase(BlobCase):
+    """A file of rows in a container."""
+
+    def prepare(self, folder):
+        super().prepare(folder)
+        rows = "n,text\n" + "".join(f"{n},{'x' * 2000}\n" for n in range(1, COUNT + 1))
+        self.peer.put(self._container(folder), "rows.csv", rows.encode())
+
+    def arrived(self, _folder, _receiver, daemon):
+        return [int(row["n"]) for row in daemon.rows]
+
+
 CASES = {
     "azure_blob_export_audience_csv": BlobCase(
         audiences=["vip"], one_time=True, user_fields=["email", "n"], max_file_bytes=2000
     ),
     "azure_blob_export_audience_json": BlobCase(audiences=["vip"], one_time=True, max_file_bytes=2000),
     "azure_blob_export_events": BlobCase(),
+    "azure_blob_import": BlobRowsCase(stream="web", file="rows.csv"),
     "files_import": FileCase(stream="web", folder=".", file="rows.csv"),
     "files_export_audience": FileCase(
         audiences=["vip"], folder="out", one_time=True, format="csv", user_fields=["email", "n"], max_file_bytes=2000

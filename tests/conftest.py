@@ -310,6 +310,15 @@ def azurite(tmp_path_factory) -> Any:
         yield peer
 
 
+@pytest.fixture(scope="session")
+def sql_peer(tmp_path_factory) -> Any:
+    """A database server that all tests of the process share: make tables of your own, and do not stop it."""
+    from tds.running import serving  # noqa: PLC0415  (here, so that other tests need no DuckDB)
+
+    with serving(tmp_path_factory.mktemp("tds")) as peer:
+        yield peer
+
+
 @pytest.fixture
 def make_token() -> Any:
     """`make_token(data_dir, scope)` gives a new token, as `cohortd token create` does."""

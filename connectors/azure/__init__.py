@@ -5,6 +5,8 @@ import logging
 from connectors.azure.audience import AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_AUDIENCE_JSON
 from connectors.azure.events import AZURE_BLOB_EXPORT_EVENTS
 from connectors.azure.imports import AZURE_BLOB_IMPORT
+from connectors.azure.sql import AZURE_SQL
+from connectors.azure.sql_import import AZURE_SQL_IMPORT
 from connectors.azure.storage import AZURE_STORAGE
 from connectors.sdk.declare import Provider
 
@@ -15,6 +17,12 @@ PROVIDER = Provider(
     slug="azure",
     label="Microsoft Azure",
     description="Blobs of storage accounts, Event Hubs and Azure SQL databases.",
-    jobs=(AZURE_BLOB_IMPORT, AZURE_BLOB_EXPORT_AUDIENCE_JSON, AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_EVENTS),
-    auths=(AZURE_STORAGE,),
+    jobs=(
+        AZURE_BLOB_IMPORT,
+        AZURE_BLOB_EXPORT_AUDIENCE_JSON,
+        AZURE_BLOB_EXPORT_AUDIENCE_CSV,
+        AZURE_BLOB_EXPORT_EVENTS,
+        AZURE_SQL_IMPORT,
+    ),
+    auths=(AZURE_STORAGE, AZURE_SQL),
 )

@@ -24,7 +24,9 @@ import pytest
 import structlog
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from structlog.testing import capture_logs
+from tds import running as tds
 
+from connectors.azure.sql import SqlCredentials
 from connectors.azure.storage import StorageCredentials
 from connectors.sdk.catalog import catalog
 from connectors.sdk.declare import AudienceJob, AuthCheck, Choices, EventsJob, ImportJob, SystemJob, TriggerJob
@@ -614,6 +616,34 @@ class BlobRowsCase(BlobCase):
         return [int(row["n"]) for row in daemon.rows]
 
 
+class SqlCase(Case):
+    """A table of a database server."""
+
+    peer_name = "sql_peer"
+
+    def auth(self, address):
+        port = 1 if address.startswith("http://127.0.0.1:1/") else self.peer.port
+        return SqlCredentials.model_validate(sql_login(port, tds.PASSWORD))
+
+    def config(self, _folder, _address):
+        return {"table": "numbers", "timestamp_column": "changed"}
+
+    def prepare(self, folder):
+        del folder
+        rows = ", ".join(f"({n}, '2026-01-01T00:00:{n % 60:02d}', '{'x' * 100}')" for n in range(1, COUNT + 1))
+        self.peer.sql("DROP TABLE IF EXISTS numbers")
+        self.peer.sql("CREATE TABLE numbers (n int, changed datetime2(0), text varchar(200))")
+        self.peer.sql(f"INSERT INTO numbers VALUES {rows}")
+
+    def arrived(self, _folder, _receiver, daemon):
+        return [row["n"] for row in daemon.rows]
+
+
+def sql_login(port, password):
+    login = {"server": "127.0.0.1", "port": port, "database": tds.DATABASE, "user": tds.USER, "password": password}
+    return login | {"encrypt": False}
+
+
 CASES = {
     "azure_blob_export_audience_csv": BlobCase(
         audiences=["vip"], one_time=True, user_fields=["email", "n"], max_file_bytes=2000
@@ -621,6 +651,7 @@ CASES = {
     "azure_blob_export_audience_json": BlobCase(audiences=["vip"], one_time=True, max_file_bytes=2000),
     "azure_blob_export_events": BlobCase(),
     "azure_blob_import": BlobRowsCase(stream="web", file="rows.csv"),
+    "azure_sql_import": SqlCase(),
     "files_import": FileCase(stream="web", folder=".", file="rows.csv"),
     "files_export_audience": FileCase(
         audiences=["vip"], folder="out", one_time=True, format="csv", user_fields=["email", "n"], max_file_bytes=2000
@@ -631,10 +662,25 @@ CASES = {
     "webhook_system_events": AlertCase(),
     "webhook_triggers": HookCase(),
 }
+#: Methods of logging in that need a peer of their own, and those that run.
+PEERS = {"azure_sql": "sql_peer"}
+STARTED: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _peer_of_a_login(request):
+    named = getattr(request.node, "callspec", None)
+    given = {} if named is None else named.params
+    slugs = [given.get("method"), *(way.slug for way in getattr(KNOWN.job_types.get(given.get("slug")), "auths", ()))]
+    for name in {PEERS[slug] for slug in slugs if slug in PEERS}:
+        STARTED[name] = request.getfixturevalue(name)
+
+
 LOGINS = {
     ("azure", "azure_storage"): lambda url: {
         "connection_string": f"BlobEndpoint={url};SharedAccessSignature=sv=2025-11-05&ss=b&srt=sco&sp=rwl&sig={SECRET}"
     },
+    ("azure", "azure_sql"): lambda _url: sql_login(STARTED["sql_peer"].port, SECRET),
     ("webhook", "bearer"): lambda url: {"token": SECRET, "check_url": url},
     ("webhook", "basic"): lambda url: {"user": "ann", "password": SECRET, "check_url": url},
     ("webhook", "headers"): lambda url: {"headers": {"X-Key": SECRET}, "check_url": url},

@@ -18,14 +18,18 @@ from daemon.store.events import LANES, Lane
 SPAN: Final = 50_000
 PAGE_EVENTS: Final = 1024
 PAGE_BYTES: Final = 256 * 1024
+#: Bytes that a page never has more of, unless it is one event.
+MOST_BYTES: Final = 8 * PAGE_BYTES
 
 # After ?1 up to ?2, of the streams ?3 (JSON, null: all), arrived from ?4 on and before ?5, at most ?6.
-_PAGE: Final = """SELECT count(*), max(position), '[' || group_concat('[' || position || ',' || received_us || ','
-        || json_quote(stream) || ',' || event_us || ',' || body || ']') || ']'
-    FROM (SELECT * FROM event_{lane} WHERE position > ?1 AND position <= ?2
+_WANTED: Final = """(SELECT * FROM event_{lane} WHERE position > ?1 AND position <= ?2
         AND (?3 IS NULL OR stream IN (SELECT value FROM json_each(?3)))
         AND received_us >= ?4 AND received_us < ?5 AND body <> ?7 ORDER BY position LIMIT ?6)"""
-PAGE: Final = {lane: _PAGE.format(lane=lane) for lane in LANES}
+_PAGE: Final = """SELECT count(*), max(position), '[' || group_concat('[' || position || ',' || received_us || ','
+        || json_quote(stream) || ',' || event_us || ',' || body || ']') || ']' FROM """
+PAGE: Final = {lane: (_PAGE + _WANTED).format(lane=lane) for lane in LANES}
+# How long such a page would be: events may be a thousand times as large as those of the page before.
+_SIZE: Final = {lane: ("SELECT total(length(body)) FROM " + _WANTED).format(lane=lane) for lane in LANES}  # noqa: S608
 
 _EVER: Final = (1 << 63) - 1
 
@@ -55,7 +59,12 @@ def read(db: sqlite3.Connection, lane: Lane, wanted: Wanted, after: int, upto: i
     streams = orjson.dumps(list(wanted.streams)).decode() if wanted.streams else None
     start_us = -_EVER if wanted.start_us is None else wanted.start_us
     end_us = _EVER if wanted.end_us is None else wanted.end_us
-    values = (after, end, streams, start_us, end_us, limit, ERASED)
+    while True:
+        values = (after, end, streams, start_us, end_us, limit, ERASED)
+        (size,) = db.execute(_SIZE[lane], values).fetchone()
+        if size <= MOST_BYTES or limit == 1:
+            break
+        limit = max(1, min(limit // 2, int(limit * PAGE_BYTES / size)))
     count, last, text = db.execute(PAGE[lane], values).fetchone()
     if not count:
         return Page([], end, min(limit * 2, PAGE_EVENTS))

@@ -7,7 +7,8 @@ twice and none is left out, whatever clocks do. After a crash the file under way
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from anyio.to_thread import run_sync
 from pydantic import Field, field_validator, model_validator
 
 from connectors.sdk.declare import EventsExport
-from connectors.sdk.errors import ConfigError
+from connectors.sdk.errors import ConfigError, gravest
 from connectors.sdk.exports import LOG_START, EventsRun, LogPlace, StoredEvent
 from connectors.sdk.files.output import Output, packed
 from connectors.sdk.formats.compression import Compression, Stage
@@ -31,8 +32,9 @@ from connectors.sdk.formats.rows import CsvText, flat
 COLUMNS: Final = ("_stream", "_event_at", "_received_at")
 #: Columns that a file may have.
 MOST_COLUMNS: Final = 10_000
-#: Events that are taken in one go, about: one turn in a thread.
+#: Events, and pages of them, that are taken in one go, about: one turn in a thread.
 BATCH_EVENTS: Final = 2048
+BATCH_PAGES: Final = 4
 #: How often a run says how far it is, in microseconds.
 TELL_US: Final = 3_000_000
 #: Formats of {TIMESTAMP} on offer; others can be made of the same pieces.
@@ -176,15 +178,17 @@ async def _counted(run: EventsRun[E], progress: Progress) -> Progress:
         return progress
     seen = _Seen(progress.columns)
     tell = _Tell(run, "counts the events of the next file")
-    async with aclosing(_batches(run, progress)) as batches:
-        async for events in batches:
-            await run_sync(seen.add, events)
-            await tell.so_far(seen.count)
-            if len(seen.columns) > MOST_COLUMNS:
-                raise ConfigError(
-                    f"the events, with those of the files before, have more than {MOST_COLUMNS} fields; choose fewer "
-                    "streams, in a job of its own"
-                )
+
+    async def look(events: Sequence[StoredEvent]) -> None:
+        await run_sync(seen.add, events)
+        await tell.so_far(seen.count)
+        if len(seen.columns) > MOST_COLUMNS:
+            raise ConfigError(
+                f"the events, with those of the files before, have more than {MOST_COLUMNS} fields; choose fewer "
+                "streams, in a job of its own"
+            )
+
+    await _each(run, progress, look)
     if not seen.count:
         return replace(progress, rows=0)
     columns = (*progress.columns, *sorted(seen.columns.difference(progress.columns, COLUMNS)))
@@ -218,7 +222,7 @@ class _Seen:
         for event in events:
             shape = tuple(event.fields)
             # Events of the same keys have the same columns, unless something is nested in them.
-            if shape not in shapes or _nested(event):
+            if shape not in shapes or _nested(event.fields):
                 self.columns.update(flat(event.fields))
                 if len(shapes) < MOST_COLUMNS:
                     shapes.add(shape)
@@ -232,20 +236,42 @@ async def _write(run: EventsRun[E], progress: Progress, output: Output, seal: Ca
     tell = _Tell(run, f"writes {output.name}", progress.rows)
     if config.header:
         await output.write(text.header())
-    async with aclosing(_batches(run, progress)) as batches:
-        async for events in batches:
-            await output.write(lambda events=events: text.lines(_rows(events, progress.columns)))  # type: ignore[misc]
-            count += len(events)
-            await tell.so_far(count)
+
+    async def write(events: Sequence[StoredEvent]) -> None:
+        nonlocal count
+        await output.write(lambda: text.lines(_rows(events, progress.columns)))
+        count += len(events)
+        await tell.so_far(count)
+
+    await _each(run, progress, write)
     name, size = await output.finish()
     run.count(added=count)
     run.log.info("file_written", file=name, bytes=size, rows=count)
+
+
+async def _each(
+    run: EventsRun[E], progress: Progress, work: Callable[[Sequence[StoredEvent]], Awaitable[None]]
+) -> None:
+    """Does `work` with the events of the file under way, some at a time; the next ones are read meanwhile."""
+    try:
+        async with aclosing(_batches(run, progress)) as batches, asyncio.TaskGroup() as group:
+            following = group.create_task(_next(batches))
+            while events := await following:
+                following = group.create_task(_next(batches))
+                await work(events)
+    except BaseExceptionGroup as errors:
+        raise gravest(errors) from None
+
+
+async def _next(batches: AsyncGenerator[Sequence[StoredEvent], None]) -> Sequence[StoredEvent]:
+    return await anext(batches, [])
 
 
 async def _batches(run: EventsRun[E], progress: Progress) -> AsyncGenerator[Sequence[StoredEvent], None]:
     """Yields the events of the file under way, some at a time."""
     config = run.config
     found: list[StoredEvent] = []
+    pages = 0
     async for page in run.events(
         config.streams,
         start_us=_us(config.start),
@@ -254,9 +280,10 @@ async def _batches(run: EventsRun[E], progress: Progress) -> AsyncGenerator[Sequ
         upto=progress.upto or progress.place,
     ):
         found += page.events
-        if len(found) >= BATCH_EVENTS:
+        pages += bool(page.events)
+        if len(found) >= BATCH_EVENTS or pages >= BATCH_PAGES:
             yield found
-            found = []
+            found, pages = [], 0
     if found:
         yield found
 
@@ -280,15 +307,16 @@ class _Tell:
 
 def _rows(events: Sequence[StoredEvent], columns: Sequence[str]) -> Iterator[list[Any]]:
     """Yields the values of COLUMNS and of these columns."""
-    for event in events:
-        get = (flat(event.fields) if _nested(event) else event.fields).get
-        yield [event.stream, _text(event.at_us), _text(event.received_us), *map(get, columns)]
+    for stream, at_us, received_us, fields in events:
+        get = (flat(fields) if _nested(fields) else fields).get
+        yield [stream, _text(at_us), _text(received_us), *map(get, columns)]
 
 
-def _nested(event: StoredEvent) -> bool:
-    return dict in map(type, event.fields.values())
+def _nested(fields: Mapping[str, Any]) -> bool:
+    return dict in map(type, fields.values())
 
 
+@lru_cache(maxsize=1024)  # what arrived together has one time
 def _text(at_us: int) -> str:
     seconds, micros = divmod(at_us, 1_000_000)
     return f"{_second(seconds)}.{micros:06d}Z" if micros else f"{_second(seconds)}Z"

@@ -70,6 +70,8 @@ class CsvText:
         return text.encode("utf-8", "backslashreplace")
 
     def _cell(self, value: Any) -> str:
+        if type(value) is float and not value.is_integer():
+            return str(value)
         match value:
             case None:
                 return ""

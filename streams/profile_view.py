@@ -36,6 +36,8 @@ META_NAMES: Final = (
 
 #: And those that are only shown: a filter cannot read them.
 SHOWN_META_NAMES: Final = ("_segments", "_cust_sz", "_internal_sz", "_total_sz")
+#: What is shown as it is.
+_PLAIN: Final = (str, int, float)
 
 
 def output(
@@ -73,7 +75,7 @@ def _sizes(profile: Profile, stored: str) -> dict[str, int]:
 
 def shown_value(value: Value) -> Any:
     """Gives a typed value in JSON shape, moments as RFC 3339 text in UTC."""
-    if isinstance(value, str | int | float):
+    if isinstance(value, _PLAIN):
         return value
     if isinstance(value, list):
         return [shown_value(each) for each in value]

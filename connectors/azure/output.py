@@ -102,7 +102,10 @@ class BlobOutput:
         def pack() -> bytes:
             return self._packer.feed(content if isinstance(content, bytes) else content())
 
-        self._buffer += await self._packed(pack)
+        if isinstance(content, bytes) and self._packer.passes:
+            self._buffer += self._packer.feed(content)
+        else:
+            self._buffer += await self._packed(pack)
         while len(self._buffer) >= (size := self._block_bytes):
             block = bytes(memoryview(self._buffer)[:size])
             del self._buffer[:size]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
@@ -17,6 +17,13 @@ class Member(NamedTuple):
     profile: int  # its number: pages come in its order, and a run can go on after it
     fields: Mapping[str, Any]
     audiences: Sequence[str]  # slugs
+
+
+class Line(NamedTuple):
+    """A profile as it is written."""
+
+    profile: int  # its number, as a Member's
+    text: bytes
 
 
 class Change(NamedTuple):
@@ -52,6 +59,11 @@ class MemberSource(Protocol):
 
     def members(self, moment: int, *, fields: Sequence[str] | None, after: int) -> AsyncIterator[Sequence[Member]]:
         """Gives pages of the members as of a moment."""
+
+    def member_lines(
+        self, moment: int, line: Callable[[Mapping[str, Any]], bytes], *, fields: Sequence[str] | None, after: int
+    ) -> AsyncIterator[Sequence[Line]]:
+        """Gives the same as lines, each made by `line` in another thread."""
 
     def changes(self, after: int, upto: int, *, fields: Sequence[str] | None) -> AsyncIterator[ChangePage]:
         """Gives pages of what changed between two moments."""
@@ -120,6 +132,20 @@ class AudienceRun(Run[C_co]):
         too long ago, ConfigError for an audience that there is not.
         """
         return self.source.members(moment, fields=fields, after=after)
+
+    def member_lines(
+        self,
+        moment: int,
+        line: Callable[[Mapping[str, Any]], bytes],
+        *,
+        fields: Sequence[str] | None = None,
+        after: int = 0,
+    ) -> AsyncIterator[Sequence[Line]]:
+        """Gives what `members` gives as lines: `line` makes each of a member's fields, in another thread.
+
+        For writing many of them down: it takes half the time of making lines of members that were given.
+        """
+        return self.source.member_lines(moment, line, fields=fields, after=after)
 
     def changes(self, after: int, upto: int, *, fields: Sequence[str] | None = None) -> AsyncIterator[ChangePage]:
         """Gives pages of the enters and exits after one moment, up to another. Raises as `members` does."""

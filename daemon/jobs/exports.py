@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from connectors.sdk.errors import ConfigError
-from connectors.sdk.exports import Change, ChangePage, EventPage, ForgottenError, LogPlace, Member, StoredEvent
+from connectors.sdk.exports import Change, ChangePage, EventPage, ForgottenError, Line, LogPlace, Member, StoredEvent
 from daemon import clock
 from daemon.store import event_export, members, trigger_log
 from daemon.store import events as event_log
 from daemon.store.database import Database, Work
 from daemon.store.event_export import Wanted
 from daemon.store.events import Lane
-from daemon.store.members import MemberPage
 from daemon.store.trigger_log import Filter
 from streams import profile as profiles
+from streams.profile_rows import Show, showing
 from streams.profile_view import META_NAMES, output
 from streams.schema import Schema
 from streams.trigger import TriggerRow
 
 T = TypeVar("T")
 
-#: Profiles, and triggers, of a page.
-PAGE_MEMBERS: Final = 100
+#: Profiles of a page: of the first one, and at least and at most; in between about so many bytes of stored text.
+FIRST_PAGE: Final = 100
+LEAST_PAGE: Final = 20
+PAGE_MEMBERS: Final = 250
+PAGE_BYTES: Final = 256 * 1024
+#: Triggers of a page.
 PAGE_CHANGES: Final = 200
-#: How long profiles are opened before the loop gets its turn, in seconds.
-SLICE_S: Final = 0.0005
 
 
 class Named(Protocol):
@@ -77,35 +77,66 @@ class Members:
         """Gives pages of those who were members at a moment."""
         slugs = self._audiences()
         view = _View(self._definitions, fields)
+
+        def member(profile: int, body: str, audiences: Sequence[int]) -> Member:
+            return Member(profile, view.show(profile, body), [slugs[number] for number in audiences])
+
+        async for page in self._pages(slugs.keys(), moment, after, member):
+            yield page
+
+    async def member_lines(
+        self, moment: int, line: Callable[[Mapping[str, Any]], bytes], *, fields: Sequence[str] | None, after: int
+    ) -> AsyncIterator[Sequence[Line]]:
+        """Gives the same as lines."""
+        view = _View(self._definitions, fields)
+
+        def made(profile: int, body: str, _: Sequence[int]) -> Line:
+            return Line(profile, line(view.show(profile, body)))
+
+        async for page in self._pages(self._audiences().keys(), moment, after, made):
+            yield page
+
+    async def _pages(
+        self, audiences: Collection[int], moment: int, after: int, made: Callable[[int, str, Sequence[int]], T]
+    ) -> AsyncIterator[Sequence[T]]:
+        """Gives pages of what is made of each member, in the thread of a reader."""
+        limit = min(FIRST_PAGE, PAGE_MEMBERS)
+
+        def read(db: sqlite3.Connection) -> tuple[list[T], int | None, int]:
+            page = members.page(db, audiences, moment, after, limit)
+            return [made(*each) for each in page.members], page.read_to, sum(len(body) for _, body, _ in page.members)
+
         while True:
-            page = await self._read(moment, partial(_members, audiences=slugs.keys(), moment=moment, after=after))
-            found = []
-            for profile, body, audiences in page.members:
-                shown = await view.of(profile, body)
-                found.append(Member(profile, shown, [slugs[number] for number in audiences]))
+            found, read_to, size = await self._read(moment, read)
             if found:
                 yield found
-            if page.read_to is None:
+                limit = min(max(LEAST_PAGE, PAGE_BYTES * len(found) // size), PAGE_MEMBERS)
+            if read_to is None:
                 return
-            after = page.read_to
+            after = read_to
 
     async def changes(self, after: int, upto: int, *, fields: Sequence[str] | None) -> AsyncIterator[ChangePage]:
         """Gives pages of the enters and exits between two moments."""
         slugs = self._audiences()
         view = _View(self._definitions, fields)
         wanted = trigger_log.make_filter(slugs.keys(), ("enter", "exit"))
-        while after < upto:
-            rows, texts, read_to = await self._read(after, partial(_changes, wanted=wanted, after=after))
+
+        def read(db: sqlite3.Connection) -> ChangePage:
+            rows, texts, read_to = _changes(db, wanted, after)
             found = []
             for row in rows:
                 if row.id > upto:
                     break
                 body = texts.get(row.profile_id)
-                shown = {"_id": str(row.profile_id)} if body is None else await view.of(row.profile_id, body)
+                shown = {"_id": str(row.profile_id)} if body is None else view.show(row.profile_id, body)
                 event: Literal["enter", "exit"] = "enter" if row.kind == "enter" else "exit"
                 found.append(Change(row.id, row.profile_id, shown, slugs[row.audience], event, row.at_us))
-            after = min(read_to, upto)
-            yield ChangePage(found, after)
+            return ChangePage(found, min(read_to, upto))
+
+        while after < upto:
+            page = await self._read(after, read)
+            after = page.read_to
+            yield page
 
     def _audiences(self) -> dict[int, str]:
         """Gives the numbers of the audiences, with their slugs. Raises ConfigError."""
@@ -125,10 +156,6 @@ class Members:
         return found
 
 
-def _members(db: sqlite3.Connection, audiences: Collection[int], moment: int, after: int) -> MemberPage:
-    return members.page(db, audiences, moment, after, PAGE_MEMBERS)
-
-
 def _changes(db: sqlite3.Connection, wanted: Filter, after: int) -> tuple[list[TriggerRow], dict[int, str], int]:
     page = trigger_log.page(db, wanted, after, PAGE_CHANGES)
     ids = list(dict.fromkeys(row.profile_id for row in page.triggers))
@@ -137,24 +164,24 @@ def _changes(db: sqlite3.Connection, wanted: Filter, after: int) -> tuple[list[T
 
 
 class _View:
-    """Shows profiles by the definitions of now, and gives the loop its turn in between."""
+    """Shows profiles by the definitions of now; it is used in the thread of a reader."""
 
     def __init__(self, definitions: Callable[[], Snapshot], fields: Sequence[str] | None) -> None:
         self._definitions = definitions
         self._fields = None if fields is None else frozenset(fields)
-        self._slice_ends = 0.0
+        self._schema: Schema | None = None
+        self._show: Show | None = None
 
-    async def of(self, profile_id: int, body: str) -> Mapping[str, Any]:
+    def show(self, profile_id: int, body: str) -> Mapping[str, Any]:
         """Gives a profile's fields in JSON shape."""
-        loop = asyncio.get_running_loop()
-        if loop.time() > self._slice_ends:
-            await asyncio.sleep(0)
-            self._slice_ends = loop.time() + SLICE_S
         schema = self._definitions().schema
-        profile = profiles.load(schema, profile_id, body)
         if schema.expiring:
+            profile = profiles.load(schema, profile_id, body)
             profile.expire(schema, clock.now_us())
-        return output(profile, schema, self._fields, stored=body)
+            return output(profile, schema, self._fields, stored=body)
+        if self._show is None or schema is not self._schema:
+            self._schema, self._show = schema, showing(schema, self._fields)
+        return self._show(profile_id, body)
 
 
 class LoggedEvents:

@@ -31,7 +31,7 @@ from connectors.azure.storage import StorageCredentials
 from connectors.sdk.catalog import catalog
 from connectors.sdk.declare import AudienceJob, AuthCheck, Choices, EventsJob, ImportJob, SystemJob, TriggerJob
 from connectors.sdk.errors import AuthError, ConfigError, NotYetError, TransientError
-from connectors.sdk.exports import AudienceRun, ChangePage, EventPage, EventsRun, LogPlace, Member, StoredEvent
+from connectors.sdk.exports import AudienceRun, ChangePage, EventPage, EventsRun, Line, LogPlace, Member, StoredEvent
 from connectors.sdk.imports import MOST_ROWS, Emitted, ImportRun, Stored
 from connectors.sdk.run import Message, Network, Patience, TriggerRun
 from connectors.sdk.secret import Secret
@@ -246,6 +246,10 @@ class Daemon:
             every = [{"email": f"p{n}@example.org", "n": n} for n in range(first + 1, min(first + 51, COUNT + 1))]
             shown = [{k: v for k, v in each.items() if fields is None or k in fields} for each in every]
             yield [Member(each["n"], row, ["vip"]) for each, row in zip(every, shown, strict=True)]
+
+    async def member_lines(self, moment, line, *, fields, after):
+        async for page in self.members(moment, fields=fields, after=after):
+            yield [Line(each.profile, line(each.fields)) for each in page]
 
     async def changes(self, _after, upto, **_):
         yield ChangePage([], upto)

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from connectors.sdk.declare import AudienceExport, Config
 from connectors.sdk.errors import NotYetError
-from connectors.sdk.exports import AudienceRun, ForgottenError
+from connectors.sdk.exports import AudienceRun, Change, ForgottenError
 from connectors.sdk.files.output import LARGEST_FILE, Output, packed
 from connectors.sdk.formats.compression import Compression, Stage
 from connectors.sdk.formats.delimiters import Delimiter, delimiter_of
@@ -103,10 +103,10 @@ class Progress:
 
 
 class _Row(NamedTuple):
-    """What becomes a row, and the place behind it."""
+    """A row as it is written, and the place behind it."""
 
     place: int
-    fields: Mapping[str, Any]
+    text: bytes
 
 
 C = TypeVar("C", bound=AudienceFiles)
@@ -148,7 +148,6 @@ class _Export:
         self._csv = csv
         self._flush = flush
         self._seal = seal
-        self._text: CsvText | None = None
         self._progress = Progress("idle", 0)
         self._rows = 0  # of the file under way
 
@@ -195,7 +194,7 @@ class _Export:
         progress = self._progress
         waiting, since_us = progress.waiting, progress.since_us
         async for page in self._changes(max(progress.moment, progress.counted), moment):
-            waiting += await run_sync(_bytes_of, page)
+            waiting += sum(len(row.text) for row in page)
             if page and not since_us:
                 since_us = self._run.now_us()
         if not waiting:
@@ -232,9 +231,6 @@ class _Export:
 
     async def _write(self, output: Output) -> None:
         """Writes the files of a phase, from where it is."""
-        if self._csv is not None:
-            delimiter = delimiter_of(self._csv.delimiter)
-            self._text = CsvText(self._progress.columns, delimiter=delimiter, join=self._csv.join or None, maps="url")
         progress = self._progress
         count = 0
         told_us = self._run.now_us()
@@ -263,46 +259,49 @@ class _Export:
     async def _members(self) -> AsyncIterator[Sequence[_Row]]:
         fields = self._config.user_fields
         progress = self._progress
-        async for page in self._run.members(progress.moment, fields=fields, after=progress.after):
-            yield [_Row(each.profile, each.fields) for each in page]
+        line = json_line if (text := self._csv_text()) is None else text.row
+        async for page in self._run.member_lines(progress.moment, line, fields=fields, after=progress.after):
+            yield [_Row(*each) for each in page]
 
     async def _changes(self, after: int, upto: int) -> AsyncIterator[Sequence[_Row]]:
         config = self._config
-        async for page in self._run.changes(after, upto, fields=config.user_fields):
+        line = json_line if (text := self._csv_text()) is None else text.row
+
+        def made(changes: Sequence[Change]) -> list[_Row]:
             rows = []
-            for each in page.changes:
+            for each in changes:
                 if config.events in {"both", f"{each.event}s"}:
                     fields = each.fields
                     if config.events != "enters":
                         at = (_EPOCH + timedelta(microseconds=each.at_us)).isoformat().replace("+00:00", "Z")
                         fields = {"_event": each.event, "_audience": each.audience, "_at": at, **fields}
-                    rows.append(_Row(each.trigger, fields))
-            yield rows
+                    rows.append(_Row(each.trigger, line(fields)))
+            return rows
+
+        async for page in self._run.changes(after, upto, fields=config.user_fields):
+            yield await run_sync(made, page.changes)
+
+    def _csv_text(self) -> CsvText | None:
+        """Makes what writes CSV, with the columns of the phase."""
+        if self._csv is None:
+            return None
+        delimiter = delimiter_of(self._csv.delimiter)
+        return CsvText(self._progress.columns, delimiter=delimiter, join=self._csv.join or None, maps="url")
 
     async def _put(self, output: Output, rows: Sequence[_Row]) -> int:
         """Writes as many of the rows as the file takes, at least one; says how many."""
         if not output.writing:
             await self._open(output)
-        text = self._text
         room = self._config.max_file_bytes - output.size
-        empty = not self._rows
-        taken = 0
-
-        def lines() -> bytes:
-            nonlocal taken
-            pieces: list[bytes] = []
-            size = 0
-            for row in rows:
-                line = json_line(row.fields) if text is None else text.row(row.fields)
-                if size + len(line) > room and (pieces or not empty):
-                    break
-                pieces.append(line)
-                size += len(line)
-            taken = len(pieces)
-            return b"".join(pieces)
-
-        await output.write(lines)
+        taken = len(rows)
+        text = b"".join([row.text for row in rows])
+        if len(text) > room:
+            taken = _fitting(rows, room)
+            if not taken and not self._rows:
+                taken = 1  # it is larger than a file may be, and a file by itself
+            text = b"".join([row.text for row in rows[:taken]])
         if taken:
+            await output.write(text)
             self._rows += taken
             self._progress = replace(self._progress, after=rows[taken - 1].place)
         if taken < len(rows):
@@ -315,8 +314,9 @@ class _Export:
         name = f"{self._stem}-{stamp}-{self._progress.part:04d}.{ending}"
         await output.begin(*packed(name, self._config.compression, self._seal))
         self._rows = 0
-        if self._csv is not None and self._csv.header and self._text is not None:
-            await output.write(self._text.header())
+        text = self._csv_text()
+        if self._csv is not None and self._csv.header and text is not None:
+            await output.write(text.header())
 
     async def _finish(self, output: Output, after: int) -> None:
         name, size = await output.finish()
@@ -324,5 +324,10 @@ class _Export:
         await self._save(replace(self._progress, after=after, part=self._progress.part + 1))
 
 
-def _bytes_of(rows: Sequence[_Row]) -> int:
-    return sum(len(json_line(row.fields)) for row in rows)
+def _fitting(rows: Sequence[_Row], room: int) -> int:
+    """Says how many of the rows fit."""
+    for count, row in enumerate(rows):
+        room -= len(row.text)
+        if room < 0:
+            return count
+    return len(rows)

@@ -345,6 +345,11 @@ class Packer:
             self._entry = self._zip.open(entry, "w", force_zip64=True)
 
     @property
+    def passes(self) -> bool:
+        """Whether what it is fed passes as it is, in no time."""
+        return not self._packs and self._then is None
+
+    @property
     def size(self) -> int:
         """How many bytes all that was fed becomes, at most, if it ends now."""
         size = self._given

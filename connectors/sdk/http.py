@@ -114,34 +114,11 @@ class _Gate:
 
 
 class _Resolver(AbstractResolver):
-    """getaddrinfo in a thread of its own, which nobody waits for when it hangs."""
+    """Gives aiohttp the addresses of a name."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Any]] = loop.create_future()
-
-        def settle(result: list[Any] | OSError) -> None:
-            if future.done():
-                return
-            if isinstance(result, OSError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        def look_up() -> None:
-            result: list[Any] | OSError
-            try:
-                result = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-            except OSError as error:
-                result = error
-            except UnicodeError:
-                result = OSError(f"{host!r} is no host name")
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, result)
-
-        threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
         return [
             ResolveResult(
                 hostname=host,
@@ -151,8 +128,36 @@ class _Resolver(AbstractResolver):
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for found, _, protocol, _, address in await future
+            for found, _, protocol, _, address in await addresses(host, port, family)
         ]
 
     async def close(self) -> None:
         return
+
+
+async def addresses(host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Any]:
+    """Gives what getaddrinfo finds, in a thread of its own, which nobody waits for when it hangs. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[Any]] = loop.create_future()
+
+    def settle(result: list[Any] | OSError) -> None:
+        if future.done():
+            return
+        if isinstance(result, OSError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def look_up() -> None:
+        result: list[Any] | OSError
+        try:
+            result = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        except OSError as error:
+            result = error
+        except UnicodeError:
+            result = OSError(f"{host!r} is no host name")
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result)
+
+    threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+    return await future

@@ -40,6 +40,8 @@ class Message(NamedTuple):
     body: bytes  # JSON, the trigger message of API.md
     enters: int
     exits: int
+    profile: str = ""  # whose it is: `_id`, also where the fields that were asked for leave it out
+    audiences: tuple[str, ...] = ()  # slugs, as they stand in `segment_events`
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,4 +92,5 @@ class Builder:
             body_bytes = orjson.dumps(content)
         except TypeError:  # a whole number beyond 64 bits, which a destination is better given than denied
             body_bytes = json.dumps(content, separators=(",", ":")).encode()
-        return Message(content["id"], body_bytes, enters, len(rows) - enters)
+        slugs = tuple(event["slug"] for event in content["data"]["segment_events"])
+        return Message(content["id"], body_bytes, enters, len(rows) - enters, str(rows[0].profile_id), slugs)

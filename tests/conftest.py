@@ -319,6 +319,15 @@ def sql_peer(tmp_path_factory) -> Any:
         yield peer
 
 
+@pytest.fixture(scope="session")
+def eventhub(tmp_path_factory) -> Any:
+    """An Event Hubs namespace that all tests of the process share: make hubs of your own, and do not stop it."""
+    from eventhub.started import running  # noqa: PLC0415  (here, so that other tests need no AMQP engine)
+
+    with running(tmp_path_factory.mktemp("eventhub")) as peer:
+        yield peer
+
+
 @pytest.fixture
 def make_token() -> Any:
     """`make_token(data_dir, scope)` gives a new token, as `cohortd token create` does."""

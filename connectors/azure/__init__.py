@@ -4,6 +4,8 @@ import logging
 
 from connectors.azure.audience import AZURE_BLOB_EXPORT_AUDIENCE_CSV, AZURE_BLOB_EXPORT_AUDIENCE_JSON
 from connectors.azure.events import AZURE_BLOB_EXPORT_EVENTS
+from connectors.azure.hub import AZURE_EVENTHUB
+from connectors.azure.hub_export import AZURE_EVENTHUB_EXPORT
 from connectors.azure.imports import AZURE_BLOB_IMPORT
 from connectors.azure.sql import AZURE_SQL
 from connectors.azure.sql_import import AZURE_SQL_IMPORT
@@ -23,6 +25,7 @@ PROVIDER = Provider(
         AZURE_BLOB_EXPORT_AUDIENCE_CSV,
         AZURE_BLOB_EXPORT_EVENTS,
         AZURE_SQL_IMPORT,
+        AZURE_EVENTHUB_EXPORT,
     ),
-    auths=(AZURE_STORAGE, AZURE_SQL),
+    auths=(AZURE_STORAGE, AZURE_SQL, AZURE_EVENTHUB),
 )

@@ -26,6 +26,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from structlog.testing import capture_logs
 from tds import running as tds
 
+from connectors.azure.hub import EventHubCredentials
 from connectors.azure.sql import SqlCredentials
 from connectors.azure.storage import StorageCredentials
 from connectors.sdk.catalog import catalog
@@ -648,6 +649,28 @@ def sql_login(port, password):
     return login | {"encrypt": False}
 
 
+class EventHubCase(Case):
+    """A hub of the peer; what was not acknowledged comes again."""
+
+    once = False
+    peer_name = "eventhub"
+    _hub = "none"
+
+    def config(self, _folder, _address):
+        return {"audiences": ["vip"], "flush_seconds": 0}
+
+    def auth(self, address):
+        port = 1 if address.startswith("http://127.0.0.1:1/") else None
+        return EventHubCredentials(connection_string=STARTED["eventhub"].connection(self._hub, port=port))
+
+    def prepare(self, folder):
+        self._hub = "h" + hashlib.sha256(str(folder).encode()).hexdigest()[:30]
+        self.peer.ask_now("create", hub=self._hub, partitions=1)
+
+    def arrived(self, _folder, _receiver, _daemon):
+        return [int(each["message_id"]) for each in self.peer.ask_now("events", hub=self._hub)]
+
+
 CASES = {
     "azure_blob_export_audience_csv": BlobCase(
         audiences=["vip"], one_time=True, user_fields=["email", "n"], max_file_bytes=2000
@@ -656,6 +679,7 @@ CASES = {
     "azure_blob_export_events": BlobCase(),
     "azure_blob_import": BlobRowsCase(stream="web", file="rows.csv"),
     "azure_sql_import": SqlCase(),
+    "azure_eventhub_export": EventHubCase(),
     "files_import": FileCase(stream="web", folder=".", file="rows.csv"),
     "files_export_audience": FileCase(
         audiences=["vip"], folder="out", one_time=True, format="csv", user_fields=["email", "n"], max_file_bytes=2000
@@ -667,7 +691,7 @@ CASES = {
     "webhook_triggers": HookCase(),
 }
 #: Methods of logging in that need a peer of their own, and those that run.
-PEERS = {"azure_sql": "sql_peer"}
+PEERS = {"azure_sql": "sql_peer", "azure_eventhub": "eventhub"}
 STARTED: dict[str, Any] = {}
 
 
@@ -685,6 +709,7 @@ LOGINS = {
         "connection_string": f"BlobEndpoint={url};SharedAccessSignature=sv=2025-11-05&ss=b&srt=sco&sp=rwl&sig={SECRET}"
     },
     ("azure", "azure_sql"): lambda _url: sql_login(STARTED["sql_peer"].port, SECRET),
+    ("azure", "azure_eventhub"): lambda _url: {"connection_string": STARTED["eventhub"].connection(key=SECRET)},
     ("webhook", "bearer"): lambda url: {"token": SECRET, "check_url": url},
     ("webhook", "basic"): lambda url: {"user": "ann", "password": SECRET, "check_url": url},
     ("webhook", "headers"): lambda url: {"headers": {"X-Key": SECRET}, "check_url": url},

@@ -25,7 +25,7 @@ from daemon.bus.retention import Retention
 from daemon.model.subscription import Outcome
 from daemon.settings import Settings
 from daemon.store import redeliveries, subscriptions, trigger_log
-from daemon.store.database import Database
+from daemon.store.database import Database, undisturbed
 from daemon.store.subscriptions import SubscriptionRow
 
 #: How long the last acknowledgements may take to be stored when stopping, in seconds.
@@ -283,7 +283,7 @@ class Bus:
         # What a cursor passes is written down with it. More than one step has room for goes before it.
         attempts = self._journal.take()
         while attempts.full:
-            await self._write_attempts(attempts)
+            await self._write(attempts.write, attempts)
             attempts = self._journal.take()
         if not moved and not attempts:
             return
@@ -296,22 +296,26 @@ class Bus:
             attempts.write(db)
 
         try:
-            await self._state.write(write)
+            await self._write(write, attempts)
         except BaseException:
             self._dirty.update(ids)
-            attempts.give_back()
             raise
         for cursor, progress in moved:
             cursor.stored = progress
         for cursor, done in again.items():
             cursor.done_again -= done
 
-    async def _write_attempts(self, attempts: Batch) -> None:
+    async def _write(self, work: Callable[[sqlite3.Connection], None], attempts: Batch) -> None:
+        """Writes what has to do with these attempts, which are given back where it fails.
+
+        What is under way is waited for, also when cancelled: given back then, they would be written a second time.
+        """
+        writing = asyncio.ensure_future(self._state.write(work))
         try:
-            await self._state.write(attempts.write)
-        except BaseException:
-            attempts.give_back()
-            raise
+            await undisturbed(writing)
+        finally:
+            if writing.cancelled() or writing.exception() is not None:
+                attempts.give_back()
 
     async def settled(self) -> int:
         """Stores all cursors, and gives the trigger id up to which every subscription is done."""

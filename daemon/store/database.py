@@ -15,7 +15,7 @@ import asyncio
 import os
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -145,7 +145,7 @@ class Database:
             yield self
         finally:
             self._closing = True
-            await _undisturbed(self._close(connections))
+            await undisturbed(self._close(connections))
 
     async def _close(self, connections: list[_Connection]) -> None:
         try:
@@ -246,7 +246,7 @@ async def _open(path: Path, opened: list[_Connection], *, cache_kib: int, query_
     return connection
 
 
-async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+async def undisturbed(work: Awaitable[None]) -> None:
     """Awaits `work` to its end through any cancellation, anyio's and asyncio's, and then lets that go on."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -600,6 +601,39 @@ async def test_a_dead_cursor_is_given_up_loudly_and_goes_on_with_what_is_younger
     assert (deleted, skipped) == (3, 3)
     assert told == [("job-s", None, "error", codes.GIVEN_UP, {"triggers": 3})]
     assert [each[0] for each in got] == [4]
+
+
+async def test_attempts_are_written_once_also_where_their_writing_is_cancelled(tmp_path):
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Journal(type(NO_JOURNAL)):
+        given_back = 0
+
+        def take(self):
+            return self
+
+        def __bool__(self):
+            return True
+
+        full = False
+
+        def write(self, _db) -> None:
+            begun.set()
+            go_on.wait()
+
+        def give_back(self) -> None:
+            self.given_back += 1
+
+    async with opened_state(tmp_path) as state, opened_bus(World(state), killed=True, journal=Journal()) as bus:
+        flushing = asyncio.ensure_future(bus.flush())
+        await asyncio.to_thread(begun.wait)
+        flushing.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([flushing])
+
+    assert flushing.cancelled()
+    assert bus._journal.given_back == 0
 
 
 # --- everything at once

@@ -13,6 +13,8 @@ import pytest
 from chaos import chaos
 from eventhub.started import WRONG, foreign, running
 
+from connectors.azure import hub_export
+
 QUERY = "SELECT uid, visits AS visits KIND int, name AS name, story AS story FROM default INTO user BY uid ALIAS q"
 AUDIENCES = ("FILTER visits > 0 ALIAS active", "FILTER visits > 10 ALIAS eager")
 #: Short, so that a test sees a job sleep and wake.
@@ -372,6 +374,37 @@ async def test_a_busy_hub_is_waited_for_as_it_asks_and_that_is_no_error(tmp_path
     assert 2 <= waits[1] <= 2.5
     assert took > 2.5
     assert len(events) == 1
+
+
+async def test_what_the_hub_has_already_is_not_sent_again_while_it_is_busy(tmp_path, eventhub, open_daemon):
+    hub = await eventhub.new_hub(2)
+    async with open_daemon(tmp_path, jobs=QUICK) as opened:
+        await define(opened)
+        await put(opened, [{"uid": f"p{n}", "visits": 1} for n in range(60)])
+        auth = await authorize(opened, eventhub.connection(hub))
+        await eventhub.ask("fault", **BUSY, times=2, skip=1)  # one partition takes its batch, the other does not
+        await export(opened, auth, existing_users=True, flush_seconds=1)
+        await eventhub.wait(60, hub)
+        events = await eventhub.events(hub)
+
+    assert len(events) == 60
+    assert {0, 1} == {each["partition"] for each in events}
+
+
+async def test_a_connection_that_was_idle_for_long_is_opened_anew(tmp_path, eventhub, open_daemon, monkeypatch):
+    monkeypatch.setattr(hub_export, "IDLE_S", 0.0)
+    hub = await eventhub.new_hub(1)
+    async with open_daemon(tmp_path, jobs=QUICK) as opened:
+        await define(opened)
+        await export(opened, await authorize(opened, eventhub.connection(hub)))
+        await put(opened, [{"uid": "ann", "visits": 1}])
+        await eventhub.wait(1, hub)
+        before = (await eventhub.ask("stats"))["opened"]
+        await put(opened, [{"uid": "ann", "visits": 0}])
+        await eventhub.wait(2, hub)
+        after = (await eventhub.ask("stats"))["opened"]
+
+    assert after > before
 
 
 async def test_a_key_that_is_changed_makes_the_authorization_unhealthy_until_it_fits(tmp_path, open_daemon):

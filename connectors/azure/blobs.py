@@ -14,18 +14,20 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
+from anyio.to_thread import run_sync
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob import BlobBlock, ContentSettings
 from azure.storage.blob.aio import BlobServiceClient
 
+from connectors.azure import listing
 from connectors.azure.connection import Endpoint
+from connectors.azure.listing import Blob
 from connectors.azure.refusals import BeyondError, MissingContainerError, NotPermittedError, told
 from connectors.sdk.errors import AuthError, ConfigError, TransientError
 from connectors.sdk.http import Client, open_client
@@ -33,23 +35,14 @@ from connectors.sdk.run import Network, Patience
 
 T = TypeVar("T")
 
-#: Blobs of a page of a listing: what the loop can take apart without keeping others waiting.
-PAGE_BLOBS = 500
+#: Entries of a page of a list.
+PAGE_BLOBS = 1000
+PAGE_CONTAINERS = 1000
 #: Containers that a message names.
 NAMED_CONTAINERS = 20
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: The deadline of the call under way, put off while a request waits for its turn.
 _deadline: ContextVar[asyncio.Timeout] = ContextVar("_deadline")
-
-
-class Blob(NamedTuple):
-    """A blob in a container. The ETag is another one whenever the blob is written."""
-
-    name: str
-    size: int  # bytes
-    etag: str
-    modified_us: int
 
 
 async def _no_turn() -> None:
@@ -127,14 +120,18 @@ class Blobs:
         found: list[str] = []
         token: str | None = None
         while True:
-            page, token = await self._page(
+            page = await self._page(
                 "the list of containers",
-                lambda token=token: self._service.list_containers(  # type: ignore[misc]
-                    name_starts_with=prefix or None, results_per_page=min(limit, 1000)
+                self._service.list_containers(
+                    name_starts_with=prefix or None,
+                    results_per_page=min(limit, PAGE_CONTAINERS),
+                    raw_response_hook=listing.take,
                 ).by_page(token),
+                "Container",
             )
-            found += [str(each.name) for each in page]
-            if not token or len(found) >= limit:
+            found += [each.name for each in page.entries]
+            token = page.token
+            if token is None or len(found) >= limit:
                 return found[:limit]
 
     async def exists(self, container: str) -> bool | None:
@@ -153,21 +150,25 @@ class Blobs:
         client = self._service.get_container_client(container)
         token: str | None = None
         while True:
-            page, token = await self._page(
+            page = await self._page(
                 f"the list of blobs of {container}",
-                lambda token=token: client.list_blobs(  # type: ignore[misc]
-                    name_starts_with=prefix or None, results_per_page=PAGE_BLOBS
+                client.list_blobs(
+                    name_starts_with=prefix or None, results_per_page=PAGE_BLOBS, raw_response_hook=listing.take
                 ).by_page(token),
+                "Blob",
                 container,
             )
-            yield [_blob(each) for each in page]
-            if not token:
+            yield page.entries
+            token = page.token
+            if token is None:
                 return
 
     async def properties(self, container: str, name: str) -> Blob:
         """Gives what there is to say of a blob. Raises BlobMissingError."""
         client = self._service.get_blob_client(container, name)
-        return _blob(await self._ask(f"blob {name} in {container}", client.get_blob_properties, container), name)
+        found = await self._ask(f"blob {name} in {container}", client.get_blob_properties, container)
+        etag = str(found.etag or "").strip('"')
+        return Blob(name, int(found.size or 0), etag, listing.modified_us(found.last_modified))
 
     async def read(self, container: str, name: str, offset: int, length: int, etag: str | None = None) -> bytes:
         """Gives `length` bytes of a blob from `offset` on, fewer at its end, as they lie there.
@@ -221,17 +222,21 @@ class Blobs:
 
     # --- calls
 
-    async def _page(
-        self, what: str, pages: Callable[[], AsyncIterator[AsyncIterator[Any]]], container: str = ""
-    ) -> tuple[list[Any], str | None]:
-        """Gives a page of a listing, and where the next one begins."""
+    async def _page(self, what: str, pages: AsyncIterator[Any], kind: str, container: str = "") -> listing.Page:
+        """Gives a page of a list."""
 
-        async def read() -> tuple[list[Any], str | None]:
-            page = pages()
-            items = [each async for each in await anext(page)]
-            return items, getattr(page, "continuation_token", None)
+        async def read() -> bytes:
+            try:
+                await anext(pages)
+            except listing.TakenError as taken:
+                return taken.body
+            raise TransientError(f"{what}: {self.host} gave no list")
 
-        return await self._ask(what, read, container)
+        body = await self._ask(what, read, container)
+        try:
+            return await run_sync(listing.read, body, kind)
+        except ValueError as error:
+            raise TransientError(f"{what}: {self.host} answered with {error}") from None
 
     async def _ask(self, what: str, call: Callable[[], Awaitable[T]], container: str = "") -> T:
         """Makes a call, again where it failed in passing."""
@@ -296,9 +301,3 @@ class _Transport(AioHttpTransport):  # type: ignore[misc]
         await self._request()
         scope.reschedule(asyncio.get_running_loop().time() + self._deadline_s)
         return await super().send(request, **config)
-
-
-def _blob(found: Any, name: str = "") -> Blob:
-    modified = found.last_modified or _EPOCH
-    at_us = (modified - _EPOCH) // timedelta(microseconds=1)
-    return Blob(name or str(found.name), int(found.size or 0), str(found.etag or "").strip('"'), at_us)

@@ -11,14 +11,14 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from connectors.azure.blobs import Blob, open_blobs
+from connectors.azure.blobs import open_blobs
+from connectors.azure.listing import Blob
 from connectors.azure.storage import storage_of
 from connectors.sdk.declare import Choice, Choices, Choosing
-from connectors.sdk.errors import ConfigError, TransientError
+from connectors.sdk.errors import ConfigError
 from connectors.sdk.run import Patience
 
-#: Blobs that are looked at for a choice, and how long, in seconds; what was found until then is given.
-LOOKED_AT: Final = 1_000_000
+#: How long blobs are looked at for a choice, in seconds.
 LOOKED_S: Final = 20.0
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,30 +40,27 @@ async def find_containers(choosing: Choosing) -> Sequence[Choice]:
 async def find_files(choosing: Choosing) -> Sequence[Choice]:
     """Gives blobs of the container that the form names, the newest first.
 
-    All of them are looked at, page by page, for the newest whose names have the text in them; where that takes too
-    long, the newest of those that were looked at, behind those whose names begin with the text.
+    Those whose names begin with the text; where these are not enough, all are looked at, page by page, for names that
+    have it in them. Where that takes too long, what was found until then is given.
     """
     container = choosing.config.get("container")
     if not isinstance(container, str) or not container:
         raise ConfigError("container: choose it first")
     auth = storage_of(choosing.auth)
     found: dict[str, Blob] = {}
+    looked_at = 0
     async with open_blobs(auth.endpoint, choosing.network, patience=Patience(total_s=1)) as blobs:
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + LOOKED_S
-        for prefix in dict.fromkeys((choosing.search, "")):
-            looked_at = 0
-            try:
-                async for page in blobs.blobs(container, prefix):
-                    looked_at += len(page)
-                    fit = {each.name: each for each in page if choosing.search in each.name}
-                    found = {each.name: each for each in _newest((found | fit).values(), choosing.limit)}
-                    if looked_at >= LOOKED_AT or loop.time() > ends_at:
-                        choosing.log.info("choices_cut_short", container=container, looked_at=looked_at)
+        try:
+            async with asyncio.timeout(LOOKED_S):
+                for prefix in dict.fromkeys((choosing.search, "")):
+                    async for page in blobs.blobs(container, prefix):
+                        looked_at += len(page)
+                        fit = {each.name: each for each in page if choosing.search in each.name}
+                        found = {each.name: each for each in _newest((found | fit).values(), choosing.limit)}
+                    if len(found) >= choosing.limit:
                         break
-            except TransientError:
-                if not found:
-                    raise
+        except TimeoutError:
+            choosing.log.info("choices_cut_short", container=container, looked_at=looked_at)
     return [Choice(each.name, hint=_hint(each)) for each in found.values()]
 
 

@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 
 import anyio
 
-from connectors.azure.blobs import Blob, Blobs
+from connectors.azure.blobs import Blobs
+from connectors.azure.listing import Blob
 from connectors.azure.refusals import BlobChangedError, BlobMissingError
 from connectors.azure.storage import StorageCredentials
 from connectors.sdk.errors import AuthError, ConfigError, TransientError

@@ -8,12 +8,14 @@ import gzip
 import io
 import json
 import re
+import shutil
 import uuid
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from driving import create, define, put, state, until
+from gpg import gpg_home
 
 JSON, CSV = "azure_blob_export_audience_json", "azure_blob_export_audience_csv"
 
@@ -253,3 +255,27 @@ async def test_a_dry_run_shows_members_and_writes_nothing(azurite, container, tm
 
     assert [{"email": "ann@example.org"}] == found["rows"]
     assert [] == azurite.names(container)
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+async def test_what_is_written_is_encrypted_and_gpg_decrypts_it(azurite, container, tmp_path, open_daemon, compression):
+    with gpg_home() as gpg:
+        gpg.make("ann")
+        async with open_daemon(tmp_path) as opened:
+            await define(opened)
+            await put(opened, **{f"p{n}": 100 + n for n in range(300)})
+            auth = await let_in(opened, azurite.connection_string, pgp_public_key=gpg.public("ann"))
+            config = {"audiences": ["big"], "container": container, "user_fields": ["email"], "one_time": True}
+            config |= {"compression": compression, "max_file_bytes": 12_000}
+            await until(opened, await create(opened, JSON, config, auth_id=auth), state("completed"))
+        names = azurite.names(container)
+        contents = [azurite.read(container, name) for name in names]
+        ending = ".ndjson.gz.pgp" if compression == "gzip" else ".ndjson.pgp"
+        clear = [gpg.decrypt(content) for content in contents]
+
+    assert all(name.endswith(ending) for name in names)
+    assert max(map(len, contents)) <= 12_000
+    assert not [content for content in contents if b"example.org" in content]
+    found = [row for name, text in zip(names, clear, strict=True) for row in rows(name.removesuffix(".pgp"), text)]
+    assert sorted(f"p{n}@example.org" for n in range(300)) == sorted(row["email"] for row in found)

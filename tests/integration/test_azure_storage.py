@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,15 +13,17 @@ from typing import Any
 import pytest
 import structlog
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas, generate_container_sas
-from azurite import ACCOUNT, KEY
+from azurite import ACCOUNT, KEY, Azurite
 from azurite import azurite as azurite_running
 from chaos import chaos
+from gpg import gpg_home
 
 from connectors.azure.blobs import open_blobs
+from connectors.azure.choices import find_files
 from connectors.azure.connection import endpoint_of
 from connectors.azure.refusals import BlobChangedError, BlobMissingError, MissingContainerError
 from connectors.azure.storage import AZURE_STORAGE, StorageCredentials
-from connectors.sdk.declare import AuthCheck
+from connectors.sdk.declare import AuthCheck, Choosing
 from connectors.sdk.errors import AuthError, ConfigError, TransientError
 from connectors.sdk.run import Network, Patience
 
@@ -216,7 +219,99 @@ async def test_a_stopped_store_is_given_up_after_the_deadline_and_asked_again_la
             assert b"hello" == await blobs.read(there, "x", 0, 10)
 
 
+# --- choices
+
+
+async def chosen(string: str, container: str, search: str = "", limit: int = 100) -> list[str]:
+    choosing = Choosing(
+        auth=StorageCredentials.model_validate({"connection_string": string}),
+        config={"container": container},
+        search=search,
+        limit=limit,
+        network=Network(30),
+        log=structlog.get_logger(),
+    )
+    return [each.value for each in await find_files(choosing)]
+
+
+@pytest.mark.parametrize("count", [2_500, pytest.param(100_000, marks=pytest.mark.scale)])
+@pytest.mark.timeout(300)
+async def test_a_file_is_chosen_among_many_by_its_beginning_or_a_part_of_its_name(tmp_path, count, monkeypatch):
+    monkeypatch.setattr("connectors.azure.blobs.PAGE_BLOBS", 1000)
+    names = [f"daily/orders-{n:06d}.csv" for n in range(count)]
+    peer = Azurite(tmp_path)
+    try:
+        peer.start()
+        peer.create("many")
+        peer.put("many", "x", b"hello")
+        peer.stop()
+        peer.multiply("many", "x", names)
+        peer.start()
+        began = await chosen(peer.connection_string, "many", f"daily/orders-{count // 10 - 1:05d}")
+        if count < 10_000:  # Azurite takes a second for each page of so many
+            part = await chosen(peer.connection_string, "many", "2499")
+            newest = await chosen(peer.connection_string, "many", limit=3)
+            none = await chosen(peer.connection_string, "many", "nothing")
+            assert [["daily/orders-002499.csv"], names[:-4:-1], []] == [part, newest, none]
+    finally:
+        peer.stop()
+
+    assert list(reversed(names[-10:])) == began
+
+
+async def test_what_was_found_until_the_time_is_over_is_given(azurite, monkeypatch):
+    monkeypatch.setattr("connectors.azure.blobs.PAGE_BLOBS", 2)
+    monkeypatch.setattr("connectors.azure.choices.LOOKED_S", 1.0)
+    there = container(azurite)
+    for n in range(5):
+        azurite.put(there, f"{n}.csv", b"x")
+    async with chaos(azurite.port) as proxy:
+        proxy.answer(503, times=1000, matching="marker=", headers="x-ms-error-code: InternalError\r\n")
+        string = azurite.let_in(f"http://127.0.0.1:{proxy.port}/{ACCOUNT}")
+        monkeypatch.setattr("connectors.azure.choices.Patience", lambda **_: Patience(0.05, 100))
+        found = await chosen(string, there, limit=4)
+
+    assert ["1.csv", "0.csv"] == found
+
+
+async def test_without_a_container_there_is_nothing_to_choose_and_a_missing_one_is_told(azurite):
+    with pytest.raises(ConfigError, match="choose it first"):
+        await chosen(azurite.connection_string, "")
+    with pytest.raises(ConfigError, match="no container 'no-such'"):
+        await chosen(azurite.connection_string, "no-such")
+
+
 # --- the daemon
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
+async def test_keys_of_pgp_are_tried_with_the_authorization(azurite, tmp_path, open_daemon):
+    with gpg_home() as gpg:
+        gpg.make("ann", passphrase="open sesame")
+        gpg.make("bob")
+        ann, private, bob = gpg.public("ann"), gpg.private("ann", "open sesame"), gpg.public("bob")
+    string = {"connection_string": azurite.connection_string}
+    cases = [
+        ({"pgp_public_key": bob}, 200, ""),
+        ({"pgp_public_key": ann, "pgp_private_key": private, "pgp_passphrase": "open sesame"}, 200, ""),
+        ({"pgp_public_key": "no key"}, 422, "not armoured"),
+        ({"pgp_public_key": private}, 422, "this is a private key"),
+        ({"pgp_private_key": ann}, 422, "this is a public key"),
+        ({"pgp_private_key": private, "pgp_passphrase": "hush hush"}, 422, "passphrase"),
+        ({"pgp_public_key": bob, "pgp_private_key": private, "pgp_passphrase": "open sesame"}, 422, "no pair"),
+        ({"pgp_passphrase": "hush hush"}, 422, "give the private key"),
+    ]
+    async with open_daemon(tmp_path) as opened:
+        answers = [
+            await opened.post("/v2/auth/azure/azure_storage", {"label": "keys", "config": string | given})
+            for given, *_ in cases
+        ]
+        shown = json.dumps((await opened.get("/v2/auth", ok=True)).data)
+
+    assert [status for _, status, _ in cases] == [200 if each.status < 300 else each.status for each in answers]
+    said = [each.content.decode() for each in answers]
+    assert [] == [(words, text) for (*_, words), text in zip(cases, said, strict=True) if words not in text]
+    assert not [text for text in (*said, shown) if "hush" in text or "sesame" in text or "PRIVATE KEY BLOCK" in text]
 
 
 async def test_a_real_daemon_keeps_the_authorization_and_tells_its_health(azurite, tmp_path, open_daemon):

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import http.client
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from xml.sax.saxutils import unescape
@@ -95,6 +96,29 @@ class Azurite:
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def multiply(self, container: str, name: str, names: list[str]) -> None:
+        """Gives a container blobs of these names, all as the one of that name, while it is stopped: in no time.
+
+        A second lies between each and the next, the last one is the newest.
+        """
+        assert self._process is None, "stop it first"
+        path = self.folder / "__azurite_db_blob__.json"
+        stored = json.loads(path.read_text())
+        (blobs,) = [each for each in stored["collections"] if each["name"] == "$BLOBS_COLLECTION$"]
+        (model,) = [each for each in blobs["data"] if (each["containerName"], each["name"]) == (container, name)]
+        began = datetime(2026, 1, 1, tzinfo=UTC)
+        blobs["data"] = [
+            model
+            | {"name": each, "$loki": number}
+            | {"properties": model["properties"] | {"lastModified": (began + timedelta(seconds=number)).isoformat()}}
+            for number, each in enumerate(sorted(names), 1)
+        ]
+        blobs["maxId"] = len(names)
+        blobs["idIndex"] = None
+        for index in blobs["binaryIndices"].values():
+            index["values"] = list(range(len(names)))
+        path.write_text(json.dumps(stored))
 
     # --- what lies in it
 

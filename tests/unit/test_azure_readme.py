@@ -20,7 +20,7 @@ TESTS = {
 
 #: How many steps the document has: those of a run, and those of the form.
 STEPS = {
-    "azure_storage": (0, 1),
+    "azure_storage": (0, 2),
     "azure_eventhub": (0, 1),
     "azure_sql": (0, 5),
     "azure_blob_import": (6, 19),

@@ -95,7 +95,7 @@ async def _export(run: AudienceRun[Any], config: AzureBlobExportAudience, csv: C
 
 AZURE_BLOB_EXPORT_AUDIENCE_JSON = AudienceJob(
     slug="azure_blob_export_audience_json",
-    label="Audience to blobs (JSON)",
+    label="Export Audiences (Blob Storage) JSON",
     description="Writes the members of audiences to blobs as NDJSON, and then who enters and leaves: once, on a "
     "schedule, or all the time.",
     direction="export",
@@ -108,7 +108,7 @@ AZURE_BLOB_EXPORT_AUDIENCE_JSON = AudienceJob(
 
 AZURE_BLOB_EXPORT_AUDIENCE_CSV = AudienceJob(
     slug="azure_blob_export_audience_csv",
-    label="Audience to blobs (CSV)",
+    label="Export Audiences (Blob Storage) CSV",
     description="Writes the members of audiences to blobs as CSV, and then who enters and leaves: once, on a schedule, "
     "or all the time.",
     direction="export",

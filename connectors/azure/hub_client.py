@@ -164,6 +164,9 @@ class Hub:
             raise TransientError(
                 f"{what} took longer than {self._network.deadline_s:g} s: no answer from {self.way.target[0]}"
             )
+        if task.cancelled():  # by the SDK itself: nobody here was told to end
+            self.broken = True
+            raise TransientError(f"{what}: the SDK broke it off")
         try:
             return task.result()
         except Exception as error:  # noqa: BLE001  (the SDK raises anything; it is told apart there)

@@ -206,6 +206,18 @@ async def test_what_a_hub_answers_is_told_apart_and_never_waited_for(eventhub, f
     assert said
 
 
+async def test_what_the_sdk_breaks_off_by_itself_is_an_error_and_no_end(eventhub, monkeypatch):
+    async def broken_off(_batch: Any) -> None:
+        raise asyncio.CancelledError
+
+    hub = await eventhub.new_hub(1)
+    async with open_hub(credentials(eventhub.connection(hub)).way(), Network(20)) as opened:
+        monkeypatch.setattr(opened._client, "send_batch", broken_off)
+        found, said = await told(opened.send(opened.batch("0", 100_000)))
+
+    assert (TransientError, True) == (found, "broke it off" in said)
+
+
 async def test_a_busy_hub_says_how_long_to_wait(eventhub):
     hub = await eventhub.new_hub(1)
     async with open_hub(credentials(eventhub.connection(hub)).way(), Network(20)) as opened:

@@ -219,14 +219,14 @@ def test_a_key_that_expires_in_mid_life_is_refused_when_the_next_file_is_encrypt
 def test_of_a_message_that_cannot_be_read_nothing_is_given(gpg, tmp_path):
     private = gpg.private("cv")
     noise = random.Random(5).randbytes(200_000)  # so that it is not packed to nothing
-    message = gpg.encrypt(noise * 150, "cv")
+    message = gpg.encrypt(noise * 200, "cv")  # more than the library itself holds back
     for_other = gpg.encrypt(CONTENT, "other")
-    middle = len(message) // 2
-    damaged = message[:middle] + bytes([message[middle] ^ 1]) + message[middle + 1 :]
+    late = len(message) * 9 // 10
+    damaged = message[:late] + bytes([message[late] ^ 1]) + message[late + 1 :]
     password = gpg("--symmetric", given=CONTENT, passphrase="x")
     table = [
         (damaged, "damaged, or not complete"),
-        (message[: middle // 2], "damaged, or not complete"),
+        (message[:100_000], "damaged, or not complete"),
         (message[:-1], "damaged, or not complete"),
         (for_other, "is encrypted for "),
         (password, "with a password"),
@@ -315,6 +315,16 @@ def test_a_process_that_stands_still_is_ended(fed, monkeypatch):
 def test_closing_ends_a_process_that_stands_still_and_whoever_waits_for_it(fed):
     os.kill(fed.pid, signal.SIGSTOP)
     told: list[Exception] = []
+    poll, waits = fed._process._poll, threading.Event()
+
+    class Watched:
+        def poll(self, timeout_ms):
+            ready = poll.poll(0)
+            if not ready:
+                waits.set()
+            return ready or poll.poll(timeout_ms)
+
+    fed._process._poll = Watched()
 
     def feed() -> None:
         try:
@@ -324,8 +334,7 @@ def test_closing_ends_a_process_that_stands_still_and_whoever_waits_for_it(fed):
 
     thread = threading.Thread(target=feed)
     thread.start()
-    while not thread.is_alive():
-        pass
+    assert waits.wait(10)
     fed.close()
     thread.join(10)
 

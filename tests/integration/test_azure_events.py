@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import signal
 import uuid
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +87,18 @@ def rows(name: str, content: bytes, delimiter: str = ",") -> list[dict[str, str]
 def numbers(azurite: Any, container: str) -> list[int]:
     """The events in all blobs that can be seen, in their order."""
     return [int(row["n"]) for name in azurite.names(container) for row in rows(name, azurite.read(container, name))]
+
+
+def encrypting() -> list[int]:
+    """The processes of ours that work with PGP."""
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdecimal():
+            with contextlib.suppress(OSError):
+                parent = (each / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == os.getpid() and b"pgp_process" in (each / "cmdline").read_bytes():
+                    found.append(int(each.name))
+    return found
 
 
 async def staged(proxy: Any, blocks: int) -> None:
@@ -370,6 +385,46 @@ async def test_a_store_that_stands_still_or_is_gone_stops_neither_a_pause_nor_th
         assert took < 5
         assert asleep["reason"]
         assert list(range(COUNT)) == numbers(store, container)
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_an_encrypting_process_that_stands_still_stops_neither_a_pause_nor_the_daemon(
+    azurite, container, tmp_path, open_daemon
+):
+    count = 60_000  # the library gives 4 MB at a time
+    pysequoia = pytest.importorskip("pysequoia")
+    key = pysequoia.Tsk.generate("A", profile=pysequoia.Profile.RFC4880)
+    async with chaos(azurite.port) as proxy:
+        string = azurite.let_in(f"http://127.0.0.1:{proxy.port}/{ACCOUNT}")
+        proxy.delay_s = 0.005
+        async with open_daemon(tmp_path, **SETTINGS) as opened:
+            await many(opened, count)
+            auth = await let_in(opened, string, pgp_public_key=str(key.extract_certificate()))
+            config = {"container": container, "streams": ["a"], "filename": "x"}
+            job = await create(opened, EVENTS, config, auth_id=auth)
+            await staged(proxy, 2)
+            (process,) = encrypting()
+            os.kill(process, signal.SIGSTOP)
+            async with asyncio.timeout(5):
+                await opened.post(f"/v2/job/{job}/pause", ok=True)
+                await until(opened, job, state("paused"))
+            assert encrypting() == []
+            proxy.requests.clear()
+            await opened.post(f"/v2/job/{job}/resume", ok=True)
+            await staged(proxy, 2)
+            (process,) = encrypting()
+            os.kill(process, signal.SIGSTOP)
+            leaving = asyncio.get_running_loop().time()
+        took = asyncio.get_running_loop().time() - leaving
+        left = encrypting()
+        proxy.delay_s = 0
+        async with open_daemon(tmp_path, **SETTINGS) as opened:
+            await until(opened, job, state("completed"))
+
+    assert took < 5
+    assert left == []
+    found = pysequoia.decrypt(azurite.read(container, "x.csv.pgp"), decryptor=key.decryptor()).bytes
+    assert list(range(count)) == [int(row["n"]) for row in rows("x.csv", found)]
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import io
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -193,7 +194,8 @@ class Blobs:
         """Puts a block, which nobody sees before `commit`. The ids of a blob's blocks are of one length."""
         client = self._service.get_blob_client(container, name)
         what = f"a block of {name} in {container}"
-        await self._ask(what, lambda: client.stage_block(block, content, length=len(content)), container)
+        # From a file, so that it goes out piece by piece: the loop would copy a large one in one go.
+        await self._ask(what, lambda: client.stage_block(block, io.BytesIO(content), length=len(content)), container)
 
     async def commit(self, container: str, name: str, blocks: Sequence[str], content_type: str) -> None:
         """Makes a blob of staged blocks appear, whole, in place of one of the same name.

@@ -106,14 +106,12 @@ class BlobOutput:
             self._buffer += self._packer.feed(content)
         else:
             self._buffer += await self._packed(pack)
-        while len(self._buffer) >= (size := self._block_bytes):
-            block = bytes(memoryview(self._buffer)[:size])
-            del self._buffer[:size]
-            await self._stage(block)
+        await self._stage_whole()
 
     async def finish(self) -> tuple[str, int]:
         """Makes the blob appear, whole and durable, in place of one of the same name; gives its name and size."""
         self._buffer += await self._packed(self._packer.end)
+        await self._stage_whole()  # what encrypts gives some megabytes at a time
         if self._buffer:
             await self._stage(bytes(self._buffer))
             self._buffer.clear()
@@ -141,6 +139,13 @@ class BlobOutput:
             raise ConfigError(f"pgp_public_key: {error}") from error
         except OSError as error:
             raise TransientError(f"{self.name} could not be packed: {error}") from error
+
+    async def _stage_whole(self) -> None:
+        """Sends off what fills blocks."""
+        while len(self._buffer) >= (size := self._block_bytes):
+            block = bytes(memoryview(self._buffer)[:size])
+            del self._buffer[:size]
+            await self._stage(block)
 
     async def _stage(self, content: bytes) -> None:
         """Sends a block off, when the one before has arrived."""

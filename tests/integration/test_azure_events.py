@@ -387,7 +387,6 @@ async def test_a_store_that_stands_still_or_is_gone_stops_neither_a_pause_nor_th
         assert list(range(COUNT)) == numbers(store, container)
 
 
-@pytest.mark.usefixtures("small_blocks")
 async def test_an_encrypting_process_that_stands_still_stops_neither_a_pause_nor_the_daemon(
     azurite, container, tmp_path, open_daemon
 ):

@@ -235,7 +235,7 @@ class _Import:
             await self._run.save(self._progress.as_json())
             self._run.log.warning("file_overdue", awaited=what, hours=round(waited_s / 3600, 1))
         raise NotYetError(
-            f"waits for {what}" + (f"; for {waited_s / 3600:.0f} h now" if late else ""),
+            f"waits for {what}" + (f"; for {_in_words(waited_s)} now" if late else ""),
             again_s=self._config.poll_seconds,
         )
 
@@ -354,6 +354,10 @@ async def _settling(step: Awaitable[Rows | None], under_way: deque[Awaitable[Emi
 async def _changed(rows: Rows, difference: Difference) -> Rows:
     places = await difference.changed(rows.rows)
     return rows._replace(rows=[rows.rows[at] for at in places], lines=[rows.lines[at] for at in places])
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 3600:.0f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
 
 
 def _named(columns: Sequence[str]) -> str:

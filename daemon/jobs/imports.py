@@ -70,8 +70,9 @@ class Imports:
         """Opens the way for one run, once everything of the run before has become durable or is refused."""
         run = object()
         self._current[job_id] = run
-        if (left := self._under_way.pop(job_id, None)) is not None:
+        if (left := self._under_way.get(job_id)) is not None:
             await asyncio.wait([left])
+            del self._under_way[job_id]  # whatever became of it: this run begins behind what is durable
         checkpoint = await self._log.read(lambda db: import_checkpoints.read(db, job_id))
         try:
             yield ImportedRows(self, job_id, run, config, checkpoint, logger)

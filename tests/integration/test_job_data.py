@@ -92,6 +92,86 @@ async def test_where_the_place_cannot_be_written_no_row_is(tmp_path, monkeypatch
         assert await log.checkpoint() == 1
 
 
+async def test_what_is_handed_over_behind_rows_that_failed_fails_too(tmp_path, monkeypatch):
+    def fail(*_):
+        raise import_checkpoints.sqlite3.OperationalError("disk I/O error")
+
+    async with opened(tmp_path) as log:
+        async with log.rows() as rows:
+            await rows.emit([{"a": "1"}], 1)
+            hold = threading.Event()
+            standing = asyncio.ensure_future(log.database.write(lambda _db: hold.wait(20)))
+            with monkeypatch.context() as patch:
+                patch.setattr(import_checkpoints, "save", fail)
+                under_way = [await rows.hand_over([{"a": str(n)}], n) for n in (2, 3, 4)]
+                hold.set()
+                await standing
+                for each in under_way:
+                    with pytest.raises(TransientError, match="log cannot be written"):
+                        await each
+            monkeypatch.setattr(log.collector._health, "failed", None)  # it can be written again
+            with pytest.raises(TransientError):
+                await rows.hand_over([{"a": "5"}], 5)
+            with pytest.raises(TransientError):
+                await rows.save(6)
+        async with log.rows() as rows:
+            before = rows.checkpoint
+            await rows.emit([{"a": "2"}], 2)
+
+        assert before == 1
+        assert await log.bodies() == [{"a": "1"}, {"a": "2"}]
+        assert await log.checkpoint() == 2
+
+
+async def test_a_place_alone_is_stored_behind_the_rows_that_are_on_their_way(tmp_path):
+    async with opened(tmp_path) as log, log.rows() as rows:
+        hold = threading.Event()
+        standing = asyncio.ensure_future(log.database.write(lambda _db: hold.wait(20)))
+        handed = [await rows.hand_over([{"a": str(n)}], n) for n in range(1, 4)]
+        saving = asyncio.ensure_future(rows.save(4))
+        await asyncio.wait([saving], timeout=0.05)
+        waited = not saving.done()
+        hold.set()
+        await standing
+        await saving
+
+        assert waited
+        assert [(await each).accepted for each in handed] == [1, 1, 1]
+        assert await log.bodies() == [{"a": "1"}, {"a": "2"}, {"a": "3"}]
+        assert await log.checkpoint() == 4
+
+
+async def test_rows_become_the_same_events_whatever_stands_beside_them(tmp_path):
+    plain = [{"a": str(n), "at": f"2026-01-0{n}", "b": 'x "y"\n'} for n in range(1, 4)]
+    odd = [
+        {"a": "{", "at": "2026-01-05"},
+        {"a": ["x"], "at": "2026-01-06"},
+        {"a": "1" * 30, "at": "2026-01-07"},
+        {"a": "x", "at": "soon"},
+        {"a": "\0", "at": "2026-01-08"},
+        {"a": "x" * 3000, "at": "2026-01-09"},
+        {"a": "_ts", "_id": "i1", "_ts": 1_800_000_000_000, "at": ""},
+        {"a": {"b": 1}, "at": None},
+        {"a": "\ud800", "at": "2026-01-10"},
+    ]
+    config = Import(stream="people", timestamp_field="at", fields=("a", "b"))
+    asked = "SELECT event_us, event_id, body FROM event_bulk ORDER BY position"
+    found = []
+    for pieces in ([[row] for row in (*plain, *odd)], [[*plain, *odd]], [plain, odd]):
+        folder = tmp_path / str(len(pieces))
+        folder.mkdir()
+        async with opened(folder) as log, log.rows(config) as rows:
+            counted = [await rows.emit(piece, 1) for piece in pieces]
+            stored = await log.database.read(lambda db: [tuple(row) for row in db.execute(asked)])
+            found.append((sum(each.accepted for each in counted), sum(each.rejected for each in counted), stored))
+
+    assert found[0][:2] == (9, 3)
+    assert all(each[:2] == found[0][:2] for each in found)
+    timed = [[row for row in stored if row[0] < 1_790_000_000_000_000] for _, _, stored in found]
+    assert timed[0] == timed[1] == timed[2]
+    assert [[row[2] for row in stored] for _, _, stored in found] == [[row[2] for row in found[0][2]]] * 3
+
+
 async def test_a_run_that_was_cut_off_is_waited_for_so_that_no_row_comes_twice(tmp_path):
     async with opened(tmp_path) as log:
         hold, held = threading.Event(), threading.Event()

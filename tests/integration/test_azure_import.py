@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import structlog
+from azurite import Azurite
 from azurite import azurite as azurite_running
 from chaos import chaos
 from gpg import Gpg, gpg_home
@@ -274,6 +275,31 @@ async def test_a_prefix_may_be_a_regular_expression_and_a_first_file_may_be_name
     await go(azurite, box, sink, tmp_path, prefix=r"\d+/\d+/p\d_", regex=True, file="2026/02/p2_20260102.csv")
 
     assert ["20", "21", "30", "31"] == [row["id"] for row in sink.rows]
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.scale)])
+@pytest.mark.timeout(1200)
+async def test_the_next_files_are_taken_in_order_among_many_others(tmp_path, monkeypatch, count):
+    monkeypatch.setattr("connectors.azure.blobs.PAGE_BLOBS", max(count // 20, 500))
+    monkeypatch.setattr("connectors.sdk.files.imports.FOUND_AT_ONCE", 10)
+    days = [f"2026-01-{day:02d}" for day in range(1, 29)]
+    others = [f"in/p{n % 7}-20260101.{n:06d}.csv" for n in range(count)]
+    peer = Azurite(tmp_path / "azurite")
+    try:
+        peer.start()
+        peer.create("many")
+        peer.put("many", "x", b"id\n1\n")
+        peer.stop()
+        peer.multiply("many", "x", [*others, *(f"late/orders-{day}.csv" for day in days)])
+        peer.start()
+        with capture_logs() as logs:
+            await go(peer, "many", Sink(), tmp_path, prefix=r"la\w+/orders-", regex=True)
+    finally:
+        peer.stop()
+
+    assert [f"late/orders-{day}.csv" for day in days] == [
+        each["file"] for each in logs if each["event"] == "file_imported"
+    ]
 
 
 async def test_a_blob_that_is_still_appended_to_is_left_until_it_is_settled(azurite, box, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import shutil
 import uuid
@@ -21,6 +22,7 @@ from gpg import gpg_home
 from connectors.azure.blobs import open_blobs
 from connectors.azure.choices import find_files
 from connectors.azure.connection import endpoint_of
+from connectors.azure.output import BLOCK_BYTES, opened_output
 from connectors.azure.refusals import BlobChangedError, BlobMissingError, MissingContainerError
 from connectors.azure.storage import AZURE_STORAGE, StorageCredentials
 from connectors.sdk.declare import AuthCheck, Choosing
@@ -217,6 +219,64 @@ async def test_a_stopped_store_is_given_up_after_the_deadline_and_asked_again_la
                 peer.thaw()
 
             assert b"hello" == await blobs.read(there, "x", 0, 10)
+
+
+async def test_an_answer_that_drips_is_given_up_after_the_deadline():
+    over = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not writer.is_closing():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        over.set()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        string = f"AccountName=acct;AccountKey=aHVzaA==;BlobEndpoint=http://127.0.0.1:{port}/acct"
+        async with asyncio.timeout(5), opened(string, seconds=0.3, patience=QUICK) as blobs:
+            with pytest.raises(TransientError, match="did not answer"):
+                await blobs.containers()
+        await over.wait()
+
+
+async def test_what_an_earlier_run_still_has_on_the_wire_is_no_part_of_a_later_blob(azurite):
+    there = container(azurite)
+    async with opened(azurite.connection_string) as blobs:
+        async with opened_output(blobs, there) as late, opened_output(blobs, there) as output:
+            for each, letter in ((late, b"a"), (output, b"b")):
+                await each.begin("x")
+                await each.write(letter * (BLOCK_BYTES + 1))
+            await output._arrived()
+            await late._arrived()
+            await late._stage(b"late")
+            await late._arrived()
+            assert ("x", BLOCK_BYTES + 1) == await output.finish()
+
+        assert b"b" * (BLOCK_BYTES + 1) == azurite.read(there, "x")
+
+
+async def test_a_blob_of_many_blocks_is_whole_and_memory_holds_two(azurite, monkeypatch):
+    monkeypatch.setattr("connectors.azure.output.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("connectors.azure.output.GROW_AFTER", 4)
+    there = container(azurite)
+    content = b"".join(b"%09d\n" % n for n in range(5000))
+    async with opened(azurite.connection_string) as blobs, opened_output(blobs, there) as output:
+        await output.begin("x.ndjson")
+        for at in range(0, len(content), 700):
+            await output.write(content[at : at + 700])
+            assert len(output._buffer) <= output._block_bytes
+        found = await output.finish()
+
+    assert ("x.ndjson", len(content)) == found
+    assert content == azurite.read(there, "x.ndjson")
+    assert len(output._blocks) < 25
 
 
 # --- choices

@@ -10,6 +10,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from pydantic import ValidationError
 
+from connectors.azure import listing
 from connectors.azure.audience import AzureBlobExportAudienceJson
 from connectors.azure.connection import Endpoint, endpoint_of
 from connectors.azure.refusals import (
@@ -207,3 +208,25 @@ def test_the_largest_file_is_5_gb_when_nobody_says():
 def test_what_cannot_be_a_container_is_refused(name):
     with pytest.raises(ValidationError):
         AzureBlobExportAudienceJson.model_validate({"audiences": ["vip"], "container": name})
+
+
+def test_a_list_is_read_as_azure_writes_it():
+    body = b"""\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="c"><Blobs>
+    <Blob><Name>a/\xc3\xbc &amp; b.csv</Name><Properties><Last-Modified>Thu, 01 Jan 2026 00:00:01 GMT</Last-Modified>
+    <Etag>0x1</Etag><Content-Length>12</Content-Length></Properties></Blob>
+    <Blob><Name Encoded="true">x%EF%BF%BEy%25</Name><Properties/></Blob><Blob><Name>bare</Name></Blob>
+    </Blobs><NextMarker>2!n</NextMarker></EnumerationResults>"""
+
+    page = listing.read(body, "Blob")
+
+    assert "2!n" == page.token
+    assert [
+        ("a/\u00fc & b.csv", 12, "0x1", 1_767_225_601_000_000),
+        ("x\ufffey%", 0, "", 0),
+        ("bare", 0, "", 0),
+    ] == [tuple(each) for each in page.entries]
+    last = listing.read(b"<EnumerationResults><Blobs/><NextMarker/></EnumerationResults>", "Blob")
+    assert (None, []) == (last.token, last.entries)
+    for broken in (b"", b"<html>", b"nothing"):
+        with pytest.raises(ValueError, match="no list"):
+            listing.read(broken, "Blob")

@@ -161,19 +161,23 @@ async def test_after_the_members_come_those_who_enter_and_leave_by_age(azurite, 
 async def test_enough_changes_are_written_before_their_time_and_few_wait(azurite, container, tmp_path, open_daemon):
     async with open_daemon(tmp_path) as opened:
         await define(opened)
+        await put(opened, old=10)
         config = {"container": container, "user_fields": ["email"], "flush_seconds": 3600, "flush_bytes": 1000}
         job = await export(opened, azurite, JSON, config)
         await until(opened, job, state("sleeping"))
+        await opened.post(f"/v2/job/{job}/run", ok=True)
+        idle = await until(opened, job, lambda it: it["runs"] == 2 and it["state"] == "sleeping")
         await put(opened, ann=11)
         await opened.post(f"/v2/job/{job}/run", ok=True)
-        waiting = await until(opened, job, lambda it: it["runs"] == 2 and it["state"] == "sleeping")
+        waiting = await until(opened, job, lambda it: it["runs"] == 3 and it["state"] == "sleeping")
         before = azurite.names(container)
         await put(opened, **{f"p{n}": 20 + n for n in range(20)})
         await opened.post(f"/v2/job/{job}/run", ok=True)
-        (found,) = (await appeared(azurite, container, 1)).values()
-        await until(opened, job, lambda it: it["runs"] == 3 and it["state"] == "sleeping")
+        _, found = (await appeared(azurite, container, 2)).values()
+        await until(opened, job, lambda it: it["runs"] == 4 and it["state"] == "sleeping")
 
-    assert [] == before
+    assert 1 == len(before)
+    assert "bytes of changes wait" not in idle["reason"]
     assert re.search(
         r"\d+ bytes of changes wait; they are written in 3[56]\d\d s, or as 1,000 bytes", waiting["reason"]
     )
@@ -232,6 +236,16 @@ async def test_a_prefix_that_is_no_beginning_of_a_name_is_refused(tmp_path, open
 
     assert 422 == answer.status
     assert "prefix" in answer.content.decode()
+
+
+async def test_a_container_that_is_not_there_fails_the_job_at_once(azurite, container, tmp_path, open_daemon):
+    async with open_daemon(tmp_path) as opened:
+        await define(opened)
+        for existing in (True, False):  # with nobody in the audience too
+            config = {"container": f"{container}-2", "existing_users": existing}
+            failed = await until(opened, await export(opened, azurite, JSON, config), state("failed"))
+
+            assert f"there is no container '{container}-2' in cohortd; there are: {container}" in failed["reason"]
 
 
 async def test_containers_are_given_as_choices(azurite, container, tmp_path, open_daemon):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import zipfile
 import zlib
 
@@ -144,3 +145,34 @@ def test_a_bomb_is_told_from_data(compression):
 
     with pytest.raises(PackingError, match="no data packs to less"):
         unfile(compression, bomb, 1 << 16)
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zip"])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_packer_knows_how_large_it_becomes_at_most(compression, sealed):
+    class Seal:
+        """Holds all back until the end, and adds what encrypting may."""
+
+        def __init__(self):
+            self.held = b""
+
+        def feed(self, data):
+            self.held += data
+            return b""
+
+        def end(self):
+            return b"k" * 4096 + self.held + b"l" * (len(self.held) // 512)
+
+        def close(self):
+            pass
+
+    noise = random.Random(1)
+    for count in (1, 3, 20):
+        packer = Packer(compression, "rows.csv", then=Seal() if sealed else None)
+        given = b""
+        for _ in range(count):
+            given += packer.feed(noise.randbytes(noise.randrange(1, 60_000)))
+        most = packer.size
+        given += packer.end()
+
+        assert len(given) <= most <= len(given) + 200_000

@@ -95,6 +95,17 @@ def test_fields_that_the_schema_does_not_have_any_more_are_not_shown():
     assert {"user_id": "u1"} == showing(OTHER, ["user_id", "name", "spent"])(1, text)
 
 
+def test_what_a_rebuilding_replaced_is_neither_shown_nor_counted():
+    text = stored([("user_id", "u1")], {"name": "ann", "spent": 2.0}, NOW_US)
+    rebuilt = schema_of(SCHEMA.fields.values(), {"spent": (1, 0)})
+
+    shown = showing(rebuilt)(1, text)
+
+    assert output(load(rebuilt, 1, text), rebuilt, stored=text) == shown
+    assert "spent" not in shown
+    assert shown["_cust_sz"] < showing(SCHEMA)(1, text)["_cust_sz"]
+
+
 def test_many_sets_of_fields_are_shown_too(monkeypatch):
     monkeypatch.setattr(profile_rows, "MOST_SHAPES", 1)
     show = showing(SCHEMA, ["name", "vip"])

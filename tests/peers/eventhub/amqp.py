@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 from eventhub import wire
 from eventhub.faults import Fault, Faults
-from eventhub.hubs import Hub, Hubs, path_of
+from eventhub.hubs import Hubs, path_of
+from eventhub.replies import Reader, about, answer, moment, start_of
 from proton import (
     UNDESCRIBED,
     Array,
@@ -31,7 +30,6 @@ MAX_FRAME = 64 * 1024
 CREDIT = 1000
 INCOMING = 16 * 1024 * 1024
 IDLE_S = 120.0
-SELECTOR = re.compile(r"x-opt-(offset|sequence-number|enqueued-time)'?\s*(>=?)\s*'(.*)'")
 
 
 class Namespace:
@@ -74,7 +72,7 @@ class Client(asyncio.Protocol):
         self._padder = wire.Padder()
         self._claims: set[str] = set()
         self._answers: list[tuple[str, Message]] = []
-        self._readers: dict[str, _Reader] = {}
+        self._readers: dict[str, Reader] = {}
         self._links: list[Any] = []
         self._socket: asyncio.Transport | None = None
         self._tick: asyncio.TimerHandle | None = None
@@ -225,10 +223,10 @@ class Client(asyncio.Protocol):
             self._settle(delivery, None)
             request = Message()
             request.decode(data)
-            answer = self._cbs(request) if node == "$cbs" else self._management(request)
-            if answer is not None:
-                answer.correlation_id = request.id
-                self._answers.append((node, answer))
+            reply = self._cbs(request) if node == "$cbs" else self._management(request)
+            if reply is not None:
+                reply.correlation_id = request.id
+                self._answers.append((node, reply))
                 self._answer()
             return
         self._take(delivery, link, node, data)
@@ -305,33 +303,33 @@ class Client(asyncio.Protocol):
         fault = self._space.faults.take("cbs")
         audience = str((request.properties or {}).get("name", ""))
         if fault is not None:
-            return None if fault.kind == "silent" else _answer(fault.status, fault.description)
+            return None if fault.kind == "silent" else answer(fault.status, fault.description)
         refusal = self._space.hubs.refusal(str(request.body), audience, time.time())
         if refusal is not None:
-            return _answer(*refusal)
+            return answer(*refusal)
         self._claims.add(path_of(audience))
-        return _answer(202, "Accepted")
+        return answer(202, "Accepted")
 
     def _management(self, request: Message) -> Message | None:
         fault = self._space.faults.take("management")
         if fault is not None:
-            return None if fault.kind == "silent" else _answer(fault.status, fault.description)
+            return None if fault.kind == "silent" else answer(fault.status, fault.description)
         asked = request.properties or {}
         name = str(asked.get("name", ""))
         token = str(asked.get("security_token", ""))
         if token and (refusal := self._space.hubs.refusal(token, name, time.time())) is not None:
             status, words = refusal
             if not words.startswith("InvalidAudience"):
-                return _answer(status, words)
+                return answer(status, words)
         hub = self._space.hubs.hubs.get(name)
         if hub is None:
-            return _answer(404, f"The messaging entity '{name}' could not be found.")
+            return answer(404, f"The messaging entity '{name}' could not be found.")
         if asked.get("type") == "com.microsoft:partition":
-            return _answer(200, "OK", _partition(hub, str(asked.get("partition"))))
+            return answer(200, "OK", about(hub, str(asked.get("partition"))))
         ids = Array(UNDESCRIBED, Data.STRING, *(str(each) for each in range(len(hub.partitions))))
-        body = {"name": name, "type": "com.microsoft:eventhub", "created_at": _moment(hub.created_ms),
+        body = {"name": name, "type": "com.microsoft:eventhub", "created_at": moment(hub.created_ms),
                 "partition_count": len(hub.partitions), "partition_ids": ids}  # fmt: skip
-        return _answer(200, "OK", body)
+        return answer(200, "OK", body)
 
     def _answer(self) -> None:
         """Sends what answers have a link with credit."""
@@ -367,7 +365,7 @@ class Client(asyncio.Protocol):
         name, _, rest = node.partition("/")
         hub = self._space.hubs.hubs[name]
         events = hub.partitions[int(rest.rpartition("/")[2])]
-        self._readers[link.name] = _Reader(link, name, events, _start(link, events))
+        self._readers[link.name] = Reader(link, name, events, start_of(link, events))
 
     def _flow(self, link: Any) -> None:
         if link.is_sender:
@@ -384,7 +382,7 @@ class Client(asyncio.Protocol):
         if mine:
             self._write()
 
-    def _push(self, reader: _Reader) -> None:
+    def _push(self, reader: Reader) -> None:
         while reader.link.credit > 0 and reader.at < len(reader.events):
             self._send(reader.link, reader.events[reader.at].outgoing())
             reader.at += 1
@@ -397,63 +395,3 @@ class Client(asyncio.Protocol):
                 each.condition = Condition("amqp:not-found", f"The messaging entity '{name}' could not be found.")
                 each.close()
         self._write()
-
-
-class _Reader:
-    def __init__(self, link: Any, hub: str, events: list[Any], at: int) -> None:
-        self.link = link
-        self.hub = hub
-        self.events = events
-        self.at = at
-
-
-def _start(link: Any, events: list[Any]) -> int:
-    """Gives the place of the first event that a receiver wants."""
-    data = link.remote_source.filter
-    data.rewind()
-    found = SELECTOR.search(str(data.get_object())) if data.next() else None
-    if found is None:
-        return 0
-    what, sign, value = found.groups()
-    if value == "-1":
-        return 0
-    if value == "@latest":
-        return len(events)
-    number = int(float(value))
-    read: Callable[[Any], int] = {
-        "offset": lambda each: each.offset,
-        "sequence-number": lambda each: each.sequence,
-        "enqueued-time": lambda each: each.at_ms,
-    }[what]
-    for at, each in enumerate(events):
-        if read(each) > number or (sign == ">=" and read(each) == number):
-            return at
-    return len(events)
-
-
-def _answer(status: int, words: str, body: Any = None) -> Message:
-    return Message(
-        body=body,
-        properties={"status-code": status, "statusCode": status, "status-description": words,
-                    "statusDescription": words},
-    )  # fmt: skip
-
-
-def _moment(milliseconds: int) -> Any:
-    from proton import timestamp  # noqa: PLC0415  (a name that is used here alone)
-
-    return timestamp(milliseconds)
-
-
-def _partition(hub: Hub, number: str) -> dict[str, Any]:
-    events = hub.partitions[int(number)]
-    return {
-        "name": hub.name,
-        "type": "com.microsoft:partition",
-        "partition": number,
-        "begin_sequence_number": 0,
-        "last_enqueued_sequence_number": len(events) - 1,
-        "last_enqueued_offset": str(events[-1].offset) if events else "-1",
-        "last_enqueued_time_utc": _moment(events[-1].at_ms if events else 0),
-        "is_partition_empty": not events,
-    }

@@ -158,8 +158,8 @@ class Supervisor:
                 if not await self._move(hindrance):
                     return
                 continue
-            if self.row.sleep_cause is SleepCause.SCHEDULE:
-                self._planned_us = self.row.sleep_until_us
+            if self.row.sleep_cause is SleepCause.SCHEDULE:  # a run that somebody asked for leaves the plan alone
+                self._planned_us = None if self._forced else self.row.sleep_until_us
             if self.row.state is JobState.SLEEPING and not await self._store(
                 lambda db: stored.wake(db, self.row.id, self._errors, clock.now_us())
             ):

@@ -179,6 +179,21 @@ async def test_a_clock_set_back_does_not_bring_a_planned_run_twice(tmp_path, fro
     assert at("2026-03-11T12:00:00") == row.sleep_until_us
 
 
+async def test_a_run_by_hand_does_not_take_the_place_of_the_planned_one(tmp_path, frozen_clock):
+    script = Batch()
+    frozen_clock.us = at("2026-03-10T18:00:00")
+    daily = Timed(schedule={"frequency": "daily", "time_of_day": "20:00"})
+    async with opened_state(tmp_path) as state, opened(state, script) as jobs:
+        job = await jobs.create("test_job", {}, timed=daily)
+        until_us = []
+        for _ in range(3):
+            (await script.runs.get()).set_result(None)
+            until_us.append((await until(jobs, job.id, JobState.SLEEPING)).sleep_until_us)
+            await jobs.command(job.id, Message.RUN)
+
+    assert [at("2026-03-10T20:00:00")] * 3 == until_us
+
+
 async def test_quiet_hours_end_a_run_and_begin_it_again_when_they_are_over(tmp_path, frozen_clock):
     script, witness = Script(), Witness()
     frozen_clock.us = at("2026-03-10T20:59:59.9")  # 21:59:59.9 in Berlin

@@ -18,10 +18,11 @@ import orjson
 import pymssql
 import pytest
 import structlog
+from chaos import chaos
 from structlog.testing import capture_logs
 from tds.running import DATABASE, PASSWORD, USER, serving
 
-from connectors.azure import sql_driver, sql_import, sql_session
+from connectors.azure import sql_driver, sql_import, sql_rows, sql_session
 from connectors.azure.sql import AZURE_SQL, SqlCredentials
 from connectors.azure.sql_columns import CONVERSIONS, find_columns, find_moments, find_tables
 from connectors.azure.sql_import import AzureSqlImport
@@ -359,7 +360,8 @@ async def test_cut_off_anywhere_it_goes_on_and_every_row_comes_once(sql_peer, dr
 
 
 async def test_where_more_rows_share_a_timestamp_than_hashes_are_kept_the_log_knows_them_again(sql_peer, monkeypatch):
-    monkeypatch.setattr(sql_import, "MOST_HASHES", 100)
+    for module in (sql_rows, sql_import):
+        monkeypatch.setattr(module, "MOST_HASHES", 100)
     table = made(sql_peer, "id int, at datetime2(0)")
     sql_peer.duck(f"INSERT INTO dbo.{table} SELECT i, TIMESTAMP '2026-01-01' FROM range(2500) t(i)")
     daemon = Daemon()
@@ -418,6 +420,7 @@ async def test_what_is_not_there_is_told_with_what_is(sql_peer):
 
 async def test_a_value_that_is_too_long_is_refused_and_not_cut(sql_peer, monkeypatch):
     monkeypatch.setattr(sql_import, "LONGEST_BYTES", 5000)
+    monkeypatch.setattr(sql_rows, "LONGEST_BYTES", 5000)
     table = made(sql_peer, "id int, at datetime2(0), a nvarchar(max), b varchar(max), c varbinary(max)")
     sql_peer.sql(
         f"INSERT INTO {table} VALUES (1, '2026-01-01', N'{'ü' * 2499}', 'x', NULL),"
@@ -473,6 +476,34 @@ async def test_what_the_server_refuses_is_told_and_the_next_run_goes_on(sql_peer
     assert before < 20_000
     assert sorted(row["id"] for row in daemon.rows) == list(range(20_000))
     await threads_are_gone()
+
+
+@drivers
+async def test_whatever_the_network_does_each_row_comes_once(sql_peer, driver):
+    table = thousands(sql_peer)
+    daemon = Daemon()
+    cuts = 0
+    async with chaos(sql_peer.port) as proxy:
+        config = {"driver": driver, "auth": {"port": proxy.port}, "table": table, "timestamp_column": "at"}
+        proxy.delay_s = 0.002
+        while True:
+            proxy.cut_back_after = 300_000
+            try:
+                await imported(sql_peer, daemon, **config)
+            except TransientError:
+                cuts += 1
+                continue
+            break
+        proxy.clear()
+        proxy.silent = True
+        with pytest.raises(TransientError, match="too long"):
+            await imported(sql_peer, daemon, seconds=1, **config)
+        proxy.clear()
+        proxy.drop()
+        await threads_are_gone()
+
+    assert cuts >= 2
+    assert sorted(row["id"] for row in daemon.rows) == list(range(20_000))
 
 
 @drivers

@@ -145,6 +145,8 @@ def told(error: Exception, what: str) -> Exception:
         return AbsentError(text)
     if number in _DENIED:
         return ConfigError(f"{text}; let the user read it (GRANT SELECT), or name another")
+    if "encryption not supported" in words.lower():
+        return AuthError(f"{text}; where the network is your own, encrypt can be turned off")
     if "certificate" in words.lower():
         return AuthError(f"{text}; trust_certificate would accept any certificate")
     if state == "HYT00" or "timeout" in words.lower():

@@ -143,6 +143,13 @@ SSL = "SSL routines::certificate verify failed:self-signed certificate"
         ("40001", "[FreeTDS][SQL Server]Deadlocked (1205) (SQLFetch)", TransientError, None, "Deadlocked (1205)"),
         ("HYT00", f"{MS}Query timeout expired (0) (SQLExecDirectW)", TransientError, None, "took too long"),
         ("08001", f"{MS}SSL Provider: [error:0A:{SSL}] (-1) (SQLDriverConnect)", AuthError, None, "trust_certificate"),
+        (
+            "08001",
+            f"{MS}Encryption not supported on SQL Server. (20) (SQLDriverConnect)",
+            AuthError,
+            None,
+            "turned off",
+        ),
         ("08S01", f"{MS}TCP Provider: Error code 0x68 (104) (SQLExecDirectW)", TransientError, None, "TCP Provider"),
     ],
 )

@@ -416,6 +416,9 @@ async def test_what_is_not_there_is_told_with_what_is(sql_peer):
     for config, words in cases:
         with pytest.raises(ConfigError, match=words):
             await imported(sql_peer, **config)
+    sql_peer.fault(match="INTO [#TMP", number=208, words="Invalid object name")  # it was dropped in that moment
+    with pytest.raises(ConfigError, match=f"no table.*there are.*dbo.{table}"):
+        await imported(sql_peer, table=table, timestamp_column="at")
 
 
 async def test_a_value_that_is_too_long_is_refused_and_not_cut(sql_peer, monkeypatch):

@@ -35,7 +35,9 @@ class Peer:
         if self._certificate is not None:
             order += ["--certificate", str(self._certificate[0]), "--key", str(self._certificate[1])]
         path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
-        self._process = subprocess.Popen(order, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+        self._process = subprocess.Popen(
+            order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the peer did not start"
@@ -83,8 +85,9 @@ class Peer:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
         self._process.wait(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
         self._process = None
 
     def again(self) -> None:

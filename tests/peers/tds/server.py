@@ -704,7 +704,9 @@ async def main() -> None:
         tls.load_cert_chain(flags.certificate, flags.key)
     server = Server(flags.database, flags.user, flags.password, flags.name, tls)
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_reader(sys.stdin.fileno(), ended.set)  # whoever started it has ended
     serving = await asyncio.start_server(server.accept, "127.0.0.1", flags.port, limit=1 << 20)
     controlling = await asyncio.start_server(server.control, "127.0.0.1", flags.control, limit=1 << 26)
     ports = [each.sockets[0].getsockname()[1] for each in (serving, controlling)]

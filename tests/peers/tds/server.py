@@ -180,6 +180,8 @@ class Engine:
         self.temporary: dict[str, list[tuple[str, Kind]]] = {}
         self.text_size = 2**31 - 1
         self.in_transaction = False
+        self._lock = threading.Lock()  # a statement may still run when its client is gone
+        self._closed = False
 
     def known(self, schema: str, name: str) -> Mapping[str, Kind] | None:
         """Gives the types of a table's columns."""
@@ -200,9 +202,13 @@ class Engine:
         before = set(self.temporary)
         try:
             for statement in statements(text, self.known, values):
-                yield self._one(statement)
+                with self._lock:
+                    if self._closed:
+                        raise RefusedError(0, "the session is over")
+                    result = self._one(statement)
+                yield result
         finally:
-            if scoped:
+            if scoped and not self._closed:
                 for name in set(self.temporary) - before:
                     self.cursor.execute(f'DROP TABLE IF EXISTS "{name}"')
                     del self.temporary[name]
@@ -271,10 +277,13 @@ class Engine:
 
     def close(self) -> None:
         """Ends the session: what is temporary goes with it."""
-        for name in self.temporary:
-            self._server.stats.temporary.remove(name)
-        self.temporary.clear()
-        self.cursor.close()
+        self.cursor.interrupt()
+        with self._lock:
+            self._closed = True
+            for name in self.temporary:
+                self._server.stats.temporary.remove(name)
+            self.temporary.clear()
+            self.cursor.close()
 
 
 def told(error: duckdb.Error) -> Exception:
@@ -681,8 +690,8 @@ class Session:
     def close(self) -> None:
         """Ends the session."""
         if self._engine is not None:
-            self._engine.close()
             self._server.stats.open -= 1
+            self._engine.close()
 
 
 async def main() -> None:

@@ -93,7 +93,7 @@ def lines(client: BlobClient) -> Iterator[str]:
 
 
 def imports(*, quick: bool) -> Figure:
-    count, rounds = (60_000, 3) if quick else (300_000, 5)
+    count, rounds = (200_000, 3) if quick else (300_000, 5)
     with tempfile.TemporaryDirectory() as made, azurite(Path(made) / "azurite") as store:
         folder = Path(made)
         fill(store, count)

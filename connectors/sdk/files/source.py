@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
 from connectors.sdk.formats.compression import GZIP_START, ZIP_STARTS, Compression
 from connectors.sdk.formats.delimiters import delimiter_of
 from connectors.sdk.formats.names import reader
-from connectors.sdk.formats.tables import START, Form, Mark, Rows, Shape, TableReader
+from connectors.sdk.formats.tables import START, ChangedError, Form, Mark, Rows, Shape, TableReader
 from connectors.sdk.threads import Threaded
 
 #: Bytes that are read of a file to say how it begins.
 HEAD_BYTES = 4
+#: Pieces of rows that are made in one go.
+PIECES = 4
 _NDJSON = (".ndjson", ".jsonl", ".json")
 _PACKINGS = (".pgp", ".gpg", ".asc", ".gz", ".zip")
 
@@ -106,6 +110,8 @@ class Source:
         self._opened: Opened | None = None
         self._reader: TableReader | None = None
         self._rows: Iterator[Rows] = iter(())
+        self._ready: deque[Rows] = deque()
+        self._failed: Exception | None = None
         self._ended = False
         self.identity: Identity = ()
 
@@ -146,13 +152,25 @@ class Source:
         """
         assert self._opened is not None  # noqa: S101  (begun before)
         assert self._reader is not None  # noqa: S101
-        while True:
-            rows = await self._threads.call(lambda: next(self._rows, None))
-            if rows is not None or self._ended:
-                return rows
+        while not self._ready:
+            if self._failed is not None:
+                raise self._failed
+            await self._threads.call(self._parse)
+            if self._ready or self._failed is not None:
+                continue
+            if self._ended:
+                return None
             chunk = await self._opened.read()
             self._ended = not chunk
             self._rows = self._reader.feed(chunk) if chunk else self._reader.end()
+        return self._ready.popleft()
+
+    def _parse(self) -> None:
+        """Makes rows ready, a few pieces at a time; what stands before something that cannot be read is given first."""
+        try:
+            self._ready.extend(islice(self._rows, PIECES))
+        except (ChangedError, ValueError) as error:
+            self._failed = error
 
 
 async def columns_of(shelf: Shelf, config: Mapping[str, Any]) -> Sequence[str]:

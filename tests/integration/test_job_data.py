@@ -172,6 +172,23 @@ async def test_rows_become_the_same_events_whatever_stands_beside_them(tmp_path)
     assert [[row[2] for row in stored] for _, _, stored in found] == [[row[2] for row in found[0][2]]] * 3
 
 
+@pytest.mark.parametrize("odd", [{"_id": "i1"}, {"_ts": 1_800_000_000_000}, {"a": "{"}, {"a": "["}, {"a": "x" * 3000}])
+async def test_one_odd_row_among_plain_ones_is_what_it_is_alone(tmp_path, odd):
+    asked = "SELECT event_us - received_us, event_us, event_id, body FROM event_bulk ORDER BY position"
+    found = []
+    for pieces in ([[{"a": "1"}, odd]], [[{"a": "1"}], [odd]]):
+        folder = tmp_path / str(len(pieces))
+        folder.mkdir()
+        async with opened(folder) as log, log.rows() as rows:
+            for piece in pieces:
+                await rows.emit(piece, 1)
+            stored = await log.database.read(lambda db: db.execute(asked).fetchall())
+            found.append([(each[0] == 0 or each[1], each[2], each[3]) for each in stored])
+
+    assert found[0] == found[1]
+    assert found[0][1] == (odd.get("_ts", 0) * 1000 or True, odd.get("_id"), orjson.dumps(odd).decode())
+
+
 async def test_a_run_that_was_cut_off_is_waited_for_so_that_no_row_comes_twice(tmp_path):
     async with opened(tmp_path) as log:
         hold, held = threading.Event(), threading.Event()

@@ -7,6 +7,7 @@ away, is merged at once, after all that waits for those profiles: of each profil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -31,6 +32,10 @@ from streams.tombstones import Tombstones
 
 #: Events that wait for one profile at most: merging them is one piece of work.
 MOST_WAITING: Final = 64
+#: Names of streams that are looked for in a page before it is parsed, at most.
+MOST_SOUGHT: Final = 16
+#: Names that stand in a page as they are, between quotes.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: What an event says, position, received_us, stream, event_us, event_id.
 _Event: TypeAlias = tuple[Iterable[Mapped], int, int, str, int, str | None]
@@ -90,13 +95,13 @@ class Batch:
         held: list[_Event] = []
         screened = self._tombstones.all_concerned
         for page in pages:
-            events = await self._map(page)
+            events = await self._map(page) if self._concerns(page) else []
             if held or self._unknown or screened:
                 held += events  # for the read of their profiles, and in their order
             else:
                 await self._place(events)
             self.bytes += len(page.text)
-            self._unit.events += len(events)
+            self._unit.events += page.events
         if self._unknown:
             await fetch(self._state, self._cache, list(self._unknown), self._slices)
         if held:
@@ -114,6 +119,13 @@ class Batch:
             turned = partial(erasures.turn_away, events=self._turned_away, listed=self._to_scrub)
             self._unit.bundle.work.append(turned)
             self._unit.to_scrub = True
+
+    def _concerns(self, page: Page) -> bool:
+        """Says whether a query may read an event of the page: whether a stream's name stands in its text."""
+        streams = self._definitions.mapper.streams
+        if len(streams) > MOST_SOUGHT or self._tombstones:
+            return True
+        return any(_PLAIN.fullmatch(each) is None or f'"{each}"' in page.text for each in streams)
 
     async def _map(self, page: Page) -> list[_Event]:
         rows: list[tuple[int, int, str, int, str | None, dict[str, Any]]] = orjson.loads(page.text)

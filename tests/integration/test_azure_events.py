@@ -463,7 +463,7 @@ async def test_a_container_that_is_deleted_in_the_middle_fails_the_job_and_made_
         job = await export(opened, string, {"container": container, "streams": ["a"]})
         await staged(proxy, 2)
         azurite.delete_container(container)
-        other = azurite.create(f"d-{uuid.uuid4().hex[:12]}")
+        other = azurite.create(f"{container}-other")  # the most similar ones are named first
         failed = await until(opened, job, state("failed"))
         azurite.create(container)
         proxy.delay_s = 0

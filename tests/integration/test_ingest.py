@@ -34,6 +34,22 @@ async def test_an_event_makes_a_profile_and_its_enters(tmp_path, open_ingest):
         assert [(each.first, each.last, each.audiences) for each in ingest.commits] == [(1, 1, frozenset({1}))]
 
 
+@pytest.mark.parametrize("stream", ["shop", "shop.eu-1", 'the "shop"', "läden"])
+async def test_events_of_streams_that_no_query_reads_are_counted_and_change_nothing(tmp_path, open_ingest, stream):
+    async with open_ingest(tmp_path) as ingest:
+        await ingest.pipeline.put_query(QUERY.replace("FROM web", f"FROM `{stream}`"))
+        for each in ("other", "web"):
+            await ingest.append(*({"user_id": f"u{n}", "amount": 200} for n in range(40)), stream=each)
+        await ingest.append({"user_id": "a", "amount": 1}, stream=stream)
+        await ingest.append({"user_id": "b", "amount": 1}, stream="other")
+        await ingest.drain()
+        await ingest.take({"user_id": stream, "amount": 1}, stream="other")
+        profiles = await ingest.one("SELECT count(*) FROM profile")
+        cursor = await ingest.one("SELECT position FROM lane_cursor WHERE lane = 'realtime'")
+
+    assert (1, 83) == (profiles, cursor)
+
+
 async def test_only_the_net_change_of_a_commit_is_told(tmp_path, open_ingest):
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(QUERY)

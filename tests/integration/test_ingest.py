@@ -177,11 +177,12 @@ async def test_an_event_that_meets_a_defect_is_passed_over_alone(tmp_path, open_
     monkeypatch.setattr(pipeline, "BACK_OFF_S", 0.0)
     async with open_ingest(tmp_path) as ingest:
         await ingest.pipeline.put_query(QUERY)
-        mapper = ingest.pipeline.definitions.mapper
-        honest = mapper.map
+        honest_mapper = ingest.pipeline.definitions.mapper
+        honest = honest_mapper.map
 
         class Broken:
-            lost = ingest.pipeline.definitions.mapper.lost
+            lost = honest_mapper.lost
+            streams = honest_mapper.streams
 
             @staticmethod
             def map(stream, body, *rest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -37,5 +38,8 @@ async def test_no_request_that_the_description_allows_or_forbids_ends_in_a_500(t
         alive = (await daemon.get("/ready")).status
         failed = [line for line in cohortd.log if line.get("level") in ("error", "critical")]
 
-    assert (0, 200, []) == (process.returncode, alive, failed), output.decode()[-5000:]
-    assert b"generated" in output
+    # Not by its exit status: that is 1 too where the tool itself fails at something, which it did once in a few runs.
+    told = re.search(r"(\d+) generated, (\d+) passed$", output.decode(), re.MULTILINE)
+    assert (200, []) == (alive, failed), output.decode()
+    assert told is not None, output.decode()
+    assert int(told[1]) == int(told[2]) > 2000, output.decode()

@@ -251,7 +251,7 @@ async def test_a_container_that_is_not_there_fails_the_job_at_once(azurite, cont
 async def test_containers_are_given_as_choices(azurite, container, tmp_path, open_daemon):
     async with open_daemon(tmp_path) as opened:
         auth = await let_in(opened, azurite.connection_string)
-        wanted = {"job_type": JSON, "auth_id": auth, "config": {}}
+        wanted = {"job_type": JSON, "auth_id": auth, "config": {}, "limit": 1000}
         every = (await opened.post("/v2/provider/azure/containers", wanted, ok=True)).data
         few = (await opened.post("/v2/provider/azure/containers", wanted | {"search": container[3:]}, ok=True)).data
 

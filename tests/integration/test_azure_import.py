@@ -759,7 +759,7 @@ async def test_fields_a_timestamp_and_a_schedule_are_taken_as_they_are_for_every
         rejects = (await opened.get("/v2/stream/people/rejects", ok=True)).data
         shown = {}
         for name, form in [("containers", {}), ("files", {"container": box}), ("columns", config)]:
-            asked = {"job_type": "azure_blob_import", "auth_id": made, "config": form, "search": ""}
+            asked = {"job_type": "azure_blob_import", "auth_id": made, "config": form, "limit": 1000}
             shown[name] = (await opened.post(f"/v2/provider/azure/{name}", asked, ok=True)).data
         prefixes = {"job_type": "azure_blob_import", "auth_id": made, "config": {"file": "p-20260101.csv"}}
         offered = (await opened.post("/v2/provider/azure/prefixes", prefixes, ok=True)).data

@@ -284,7 +284,7 @@ class Blobs:
         return told(error, what, self._endpoint, now_us=now_us)
 
 
-class _Transport(AioHttpTransport):  # type: ignore[misc]
+class _Transport(AioHttpTransport):  # type: ignore[misc]  # the SDK's class has no type
     """Sends the SDK's requests: each waits for its turn, and then has the deadline of one request."""
 
     def __init__(

@@ -240,7 +240,7 @@ class OpenMessage:
         done = told = 0
         self._opened.begin(0, 0)
         while piece := await self._opened.read():
-            await self._call(lambda piece=piece: self._decryptor.feed(piece))  # type: ignore[misc]
+            await self._call(lambda piece=piece: self._decryptor.feed(piece))  # type: ignore[misc]  # mypy infers no bound piece
             done += len(piece)
             if done - told >= TELL_BYTES:
                 told = done
